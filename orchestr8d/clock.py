@@ -1,0 +1,80 @@
+"""Time as a parameter: the only module that reads the clocks, and a fake one to test with."""
+
+from __future__ import annotations
+
+import time
+from typing import Protocol
+
+
+class Clock(Protocol):
+    """Wall-clock for due times, monotonic for durations."""
+
+    def now(self) -> int:
+        """Wall-clock time in milliseconds since the epoch."""
+        ...
+
+    def monotonic(self) -> float:
+        """Seconds that never run backwards and do not count a suspend (what the event loop's timers use)."""
+        ...
+
+    def elapsed(self) -> float:
+        """Seconds since boot, a suspend included: what a step of the wall clock is measured against."""
+        ...
+
+
+class SystemClock:
+    def now(self) -> int:
+        return time.time_ns() // 1_000_000
+
+    def monotonic(self) -> float:
+        return time.monotonic()
+
+    def elapsed(self) -> float:
+        return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+class FakeClock:
+    """A clock that tests move by hand."""
+
+    def __init__(self, now: int = 1_772_355_600_000) -> None:
+        self._now = now
+        self._elapsed = 1000.0
+
+    def now(self) -> int:
+        return self._now
+
+    def monotonic(self) -> float:
+        return self._elapsed
+
+    def elapsed(self) -> float:
+        return self._elapsed
+
+    def advance(self, seconds: float) -> None:
+        """Real time passes."""
+        self._now += round(seconds * 1000)
+        self._elapsed += seconds
+
+    def step(self, seconds: float) -> None:
+        """Somebody sets the wall clock."""
+        self._now += round(seconds * 1000)
+
+
+class StepWatch:
+    """Notices that the wall clock was set: due times that came from durations must move with it."""
+
+    TOLERANCE = 1.0
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._offset = self._read()
+
+    def _read(self) -> float:
+        return self._clock.now() / 1000 - self._clock.elapsed()
+
+    def take(self) -> float:
+        """Seconds by which the wall clock was stepped since the last call; 0.0 for what slewing and rounding do."""
+        step = self._read() - self._offset
+        if abs(step) < self.TOLERANCE:
+            return 0.0
+        self._offset += step
+        return step

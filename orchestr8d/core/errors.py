@@ -1,0 +1,76 @@
+"""What can go wrong, as a user is told it: one typed error carrying all faults, mapped to HTTP and exit codes elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from difflib import get_close_matches
+from typing import Literal
+
+import msgspec
+
+Kind = Literal[
+    "invalid",        # 400: bad JSON or fields
+    "unauthorized",   # 401
+    "forbidden",      # 403
+    "not-found",      # 404
+    "method-not-allowed",  # 405
+    "conflict",       # 409: wrong state, or a key that is taken
+    "gone",           # 410: a cursor older than what is kept
+    "too-large",      # 413
+    "unsupported-media-type",  # 415
+    "unprocessable",  # 422: well-formed, but cannot be
+    "not-available",  # 422: belongs to a capability that this version does not have
+    "rate-limited",   # 429: queue full
+    "unavailable",    # 503: draining, store busy or full
+]
+
+STATUS: dict[str, int] = {
+    "invalid": 400, "unauthorized": 401, "forbidden": 403, "not-found": 404, "method-not-allowed": 405,
+    "conflict": 409, "gone": 410, "too-large": 413, "unsupported-media-type": 415, "unprocessable": 422,
+    "not-available": 422, "rate-limited": 429, "unavailable": 503,
+}  # fmt: skip
+
+
+class Fault(msgspec.Struct, frozen=True):
+    """One thing wrong with an input, at a path such as `tasks[7].options.priority`."""
+
+    path: str
+    message: str
+    kind: Kind = "invalid"
+
+
+class Problem(Exception):
+    """A request that cannot be carried out; `kind` decides the HTTP status, `faults` list all that is wrong."""
+
+    def __init__(
+        self, kind: Kind, detail: str, faults: Sequence[Fault] = (), retry_after: float | None = None
+    ) -> None:
+        super().__init__(detail)
+        self.kind: Kind = kind
+        self.detail = detail
+        self.faults = tuple(faults)
+        self.retry_after = retry_after
+
+    @property
+    def status(self) -> int:
+        return STATUS[self.kind]
+
+
+class LeaseLost(Exception):
+    """A finish by someone who no longer holds the attempt: nothing was changed."""
+
+
+def refuse(faults: Sequence[Fault]) -> None:
+    """Raise one Problem for all faults, if there are any. A fault that means 400 wins over those that mean 422."""
+    if not faults:
+        return
+    worst = min(faults, key=lambda f: (STATUS[f.kind], f.kind != "unprocessable"))
+    first = faults[0]
+    more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
+    raise Problem(worst.kind, f"{first.path}: {first.message}{more}" if first.path else first.message + more, faults)
+
+
+def did_you_mean(name: str, known: Sequence[str]) -> str:
+    """` (did you mean 'x'?)` for the nearest known name, else nothing."""
+    near = get_close_matches(name, known, n=1, cutoff=0.6)
+    return f" (did you mean {near[0]!r}?)" if near else ""

@@ -1,0 +1,222 @@
+"""The words of the domain as types: a task, its attempts, queues, executors, tokens. Times are wall-clock milliseconds."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+
+from orchestr8d.core.states import AttemptStatus, TaskStatus
+
+PRIORITIES = {"critical": 20, "high": 10, "normal": 0, "low": -10}
+Scope = Literal["read", "submit", "admin"]
+
+
+class Error(msgspec.Struct, frozen=True):
+    """Why a task or attempt did not succeed; kinds are those of the contract."""
+
+    kind: str
+    message: str
+
+
+class Backoff(msgspec.Struct, frozen=True):
+    """How long to wait before retry n; `base` and `cap` in seconds."""
+
+    kind: Literal["exponential", "linear", "fixed"] = "exponential"
+    base: float = 1.0
+    cap: float = 3600.0
+    jitter: bool = True
+
+
+class Progress(msgspec.Struct, frozen=True, omit_defaults=True):
+    percent: float | None = None
+    current_step: str | None = None
+
+
+class Resources(msgspec.Struct, frozen=True):
+    """What an attempt's processes took; unknown (None as a whole) where they were adopted from another daemon."""
+
+    cpu_seconds: float
+    max_rss_bytes: int
+
+
+class Spec(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What was asked for, stored as one JSON value. Later kinds of task add fields; nothing else needs to change."""
+
+    command: list[str] | None = None
+    prompt: str | None = None
+    cwd: str | None = None
+    env: dict[str, str] = {}
+    stdin: str | None = None
+    title: str | None = None
+    timeout: float | None = None
+    deadline: float | None = None
+    stall_timeout: float | None = None
+    max_retries: int = 0
+    backoff: Backoff = Backoff()
+    on_failure: Literal["retry", "fail"] = "retry"
+    depends_on: list[str] = []
+    allow_failed: bool = False
+    check: list[str] | None = None
+    tags: list[str] = []
+    metadata: dict[str, Any] = {}
+
+
+class NewTask(msgspec.Struct, kw_only=True):
+    """A validated submit: everything that admission needs to decide about it."""
+
+    spec: Spec
+    kind: str = "command"
+    queue: str = "default"
+    priority: int = 0
+    user_id: str = "local"
+    concurrency_key: str | None = None
+    unique_key: str | None = None
+    on_conflict: Literal["reject", "existing", "replace"] = "reject"
+    run_at: int | None = None
+    delay: float | None = None
+    retry_of: str | None = None
+
+
+class Task(msgspec.Struct):
+    """A row of the tasks table, field by column, in the table's order."""
+
+    seq: int
+    id: str
+    kind: str
+    status: TaskStatus
+    # What keeps a queued task from being claimed; None when it may be. Only 'concurrency_key' for now.
+    hold: str | None
+    queue: str
+    priority: int
+    rank: int
+    user_id: str
+    agent: str | None
+    workflow_id: str | None
+    phase: str | None
+    schedule_id: str | None
+    session_id: str | None
+    concurrency_key: str | None
+    unique_key: str | None
+    # The unique_key while this task is the one that holds it; unique over all tasks.
+    unique_slot: str | None
+    retry_of: str | None
+    executor_id: str | None
+    # How many attempts were started, and how many retries were begun or are waited for.
+    attempt: int
+    retry_count: int
+    # How many edges of task_deps still hold it back.
+    blockers: int
+    paused: int
+    # When it moves by itself: `run_at` while pending, `next_retry_at` while retrying. Follows a set clock if a delay.
+    wake_at: int | None
+    wake_is_delay: int
+    deadline_at: int | None
+    cancel_requested_at: int | None
+    created_at: int
+    updated_at: int
+    queued_at: int | None
+    started_at: int | None
+    completed_at: int | None
+    result_type: str | None
+    # JSON: Progress, Error, usage, Spec.
+    progress: str | None
+    error: str | None
+    usage: str | None
+    spec: str
+
+    def read_spec(self) -> Spec:
+        return msgspec.json.decode(self.spec, type=Spec)
+
+    def read_error(self) -> Error | None:
+        return None if self.error is None else msgspec.json.decode(self.error, type=Error)
+
+    def read_progress(self) -> Progress:
+        return Progress() if self.progress is None else msgspec.json.decode(self.progress, type=Progress)
+
+
+class Attempt(msgspec.Struct):
+    """A row of the attempts table: one execution of a task."""
+
+    id: str
+    task_id: str
+    number: int
+    executor_id: str
+    status: AttemptStatus
+    started_at: int
+    ended_at: int | None
+    exit_code: int | None
+    signal: str | None
+    session_id: str | None
+    output_bytes: int | None
+    # JSON: Error, usage, Resources, list of paths.
+    error: str | None
+    usage: str | None
+    resources: str | None
+    files_created: str | None
+
+
+class Queue(msgspec.Struct):
+    """A queue's settings and what is in it. `depth` counts the waiting, `rate` is (starts, seconds)."""
+
+    name: str
+    limit: int | None = None
+    rate: str | None = None
+    paused: bool = False
+    depth: int = 0
+    running: int = 0
+    # When its rate lets the next one start; None when that is now.
+    open_at: int | None = None
+
+
+class Executor(msgspec.Struct):
+    id: str
+    host: str
+    pid: int
+    version: str
+    started_at: int
+    heartbeat_at: int
+    labels: list[str]
+    slots: int
+    running: int
+    state: Literal["running", "draining", "stopped", "lost"]
+
+
+class Token(msgspec.Struct):
+    """A token as it is stored: the hash only."""
+
+    id: str
+    name: str
+    hash: str
+    scope: Scope
+    user_id: str | None
+    runners: list[str] | None
+    agents: list[str] | None
+    created_at: int
+    expires_at: int | None
+
+
+class WaitingFor(msgspec.Struct, omit_defaults=True):
+    """One reason why a task does not run yet."""
+
+    kind: str
+    id: str | None = None
+    name: str | None = None
+    until: str | None = None
+    account: str | None = None
+
+
+class TaskView(msgspec.Struct):
+    """A task with what the API shows beside its row."""
+
+    task: Task
+    waiting_for: list[WaitingFor]
+    attempts: list[Attempt] = []
+
+
+class Result(msgspec.Struct):
+    """What a final task left: `body` is UTF-8 text, or JSON when the task's result_type is `json`."""
+
+    task: Task
+    body: bytes | None
+    attempt: Attempt | None

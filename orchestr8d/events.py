@@ -1,0 +1,97 @@
+"""The event log's types, and the bus that tells those who wait that something was committed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Final
+
+import msgspec
+
+TYPES: Final[frozenset[str]] = frozenset(
+    [f"task.{t}" for t in (
+        "created", "queued", "started", "progress", "retrying", "parked", "needs_input",
+        "completed", "failed", "cancelled", "skipped")]
+    + [f"workflow.{t}" for t in (
+        "created", "started", "phase_started", "phase_completed", "phase_failed", "blocked", "paused", "resumed",
+        "completed", "failed", "cancelled", "milestone")]
+    + [f"schedule.{t}" for t in ("fired", "missed", "skipped")]
+    + [f"webhook.{t}" for t in ("delivered", "failed", "dead", "paused", "resumed")]
+    + ["notification.created"]
+    + [f"executor.{t}" for t in ("started", "stopped", "lost")]
+    + [f"alert.{t}" for t in ("raised", "cleared")]
+)  # fmt: skip
+
+
+class Event(msgspec.Struct, frozen=True):
+    """One row of the log. `id` is its place in the one order; `at` is wall-clock milliseconds; `data` is JSON."""
+
+    id: int
+    type: str
+    at: int
+    task_id: str | None
+    workflow_id: str | None
+    user_id: str | None
+    data: msgspec.Raw
+
+
+class Bus:
+    """Tells of commits, in the order of the log. A hint only: whoever waits reads the store for the truth."""
+
+    def __init__(self) -> None:
+        self._observers: list[Callable[[Sequence[Event]], None]] = []
+        self._any: set[asyncio.Future[None]] = set()
+        self._by_task: dict[str, set[asyncio.Future[None]]] = {}
+
+    def observe(self, observer: Callable[[Sequence[Event]], None]) -> None:
+        """Call `observer` with each commit's events: metrics, logs. It must be quick and must not raise."""
+        self._observers.append(observer)
+
+    def publish(self, events: Sequence[Event]) -> None:
+        for observer in self._observers:
+            observer(events)
+        waiting, self._any = self._any, set()
+        for future in waiting:
+            _wake(future)
+        if self._by_task:
+            for event in events:
+                if event.task_id is not None:
+                    for future in self._by_task.pop(event.task_id, ()):
+                        _wake(future)
+
+    async def wait(self, ready: asyncio.Future[None], timeout: float) -> bool:  # noqa: ASYNC109 (a wait that may end with nothing)
+        """True when `ready` (from `next` or `next_of`) was told; False when the time passed first."""
+        try:
+            async with asyncio.timeout(timeout):
+                await ready
+            return True
+        except TimeoutError:
+            return False
+        finally:
+            ready.cancel()
+
+    def next(self) -> asyncio.Future[None]:
+        """Done at the next commit that has events. Ask for it before reading the store, so that nothing is missed."""
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._any.add(future)
+        future.add_done_callback(self._any.discard)
+        return future
+
+    def next_of(self, task_id: str) -> asyncio.Future[None]:
+        """Done at the next commit that has an event of this task."""
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        waiting = self._by_task.setdefault(task_id, set())
+        waiting.add(future)
+
+        def forget(done: asyncio.Future[None]) -> None:
+            waiting.discard(done)
+            if not waiting and self._by_task.get(task_id) is waiting:
+                del self._by_task[task_id]
+
+        future.add_done_callback(forget)
+        return future
+
+
+def _wake(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)

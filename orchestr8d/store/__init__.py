@@ -1,0 +1,201 @@
+"""The Store protocol: the verbs of the queue. Every backend is run through tests/store unchanged."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import msgspec
+
+from orchestr8d.core.model import (
+    Attempt,
+    Executor,
+    NewTask,
+    Progress,
+    Queue,
+    Result,
+    Task,
+    TaskView,
+    Token,
+)
+from orchestr8d.core.outcome import Outcome
+from orchestr8d.events import Event
+
+
+class Idempotency(msgspec.Struct, frozen=True):
+    """A creating request that may be sent twice: per `scope` (token and route) and `key`, same `digest` of the body."""
+
+    scope: str
+    key: str
+    digest: str
+
+
+class Created(msgspec.Struct):
+    """What a creating verb answers. `replayed`: an earlier request's answer, of which `body` is the first answer."""
+
+    tasks: list[Task]
+    body: bytes
+    replayed: bool = False
+    # With on_conflict=existing: an unfinished task was there already (index by index of what was submitted).
+    existing: bool = False
+
+
+class Claim(msgspec.Struct):
+    """A task that this executor shall run now; its attempt's row is on disk."""
+
+    task: Task
+    attempt: Attempt
+
+
+class Claimed(msgspec.Struct):
+    claims: list[Claim]
+    # Wall-clock milliseconds at which `claim` may find more without a hint; None when nothing is due.
+    next_due: int | None
+
+
+class TaskFilter(msgspec.Struct, frozen=True):
+    """All must match. `after` is a cursor: only tasks older than it."""
+
+    status: Sequence[str] = ()
+    agent: str | None = None
+    tags: Sequence[str] = ()
+    workflow_id: str | None = None
+    schedule_id: str | None = None
+    queue: str | None = None
+    user_id: str | None = None
+    q: str | None = None
+    # The last characters of an id, as a person types them.
+    tail: str | None = None
+
+
+class EventFilter(msgspec.Struct, frozen=True):
+    """All must match; `types` may end in `*`."""
+
+    types: Sequence[str] = ()
+    task_id: str | None = None
+    workflow_id: str | None = None
+    user_id: str | None = None
+
+
+class Retention(msgspec.Struct, frozen=True):
+    """Seconds to keep; None keeps for ever. `tasks` by final state."""
+
+    tasks: dict[str, float | None] = {}
+    events: float | None = None
+
+
+class Pruned(msgspec.Struct):
+    """Attempts whose directories may be removed, and whether there is more to prune."""
+
+    attempt_ids: list[str]
+    tasks: int
+    events: int
+    more: bool
+
+
+class Limits(msgspec.Struct, frozen=True):
+    """What admission and claims are bounded by, from the configuration; may be exchanged at a reload."""
+
+    head_start: float = 900.0
+    per_key: int = 1
+    queue_depth: int = 100_000
+    min_free_disk: int = 100 << 20
+
+
+Answer = Callable[[Sequence[Task]], bytes]
+
+
+class Store(Protocol):
+    """Each verb is one transaction: load, decide (core), apply. Problems are raised as core.errors.Problem."""
+
+    limits: Limits
+
+    async def close(self) -> None: ...
+
+    # submit and steer
+    async def submit(self, new: Sequence[NewTask], answer: Answer, once: Idempotency | None = None) -> Created:
+        """All or none. `answer` renders the first answer, which is kept with the idempotency key."""
+        ...
+
+    async def retry(self, task_id: str, answer: Answer, once: Idempotency | None = None) -> Created: ...
+    async def cancel(self, task_id: str) -> Task:
+        """Cancels what does not run; of what runs, notes the request (`cancel_requested_at`) for its executor."""
+        ...
+
+    async def pause(self, task_id: str) -> Task: ...
+    async def resume(self, task_id: str) -> Task: ...
+    async def edit(self, task_id: str, change: Callable[[Task], NewTask]) -> Task:
+        """`change` is called with the row inside the transaction and returns what the task shall be; it may raise."""
+        ...
+
+    # run
+    async def claim(self, executor_id: str, free: int) -> Claimed:
+        """Moves what is due, then claims up to `free` tasks by rank. `free` may be 0."""
+        ...
+
+    async def finish(self, task_id: str, attempt_id: str, executor_id: str, outcome: Outcome) -> Task:
+        """LeaseLost when this attempt is not this executor's to finish."""
+        ...
+
+    async def progress(self, task_id: str, attempt_id: str, progress: Progress) -> Task: ...
+    async def running(self) -> list[Claim]:
+        """Every attempt that no executor has finished, with its task."""
+        ...
+
+    async def adopt(self, executor_id: str, attempt_ids: Sequence[str]) -> None:
+        """Re-leases attempts of an earlier executor to this one, in one transaction."""
+        ...
+
+    async def shift(self, seconds: float) -> None:
+        """The wall clock was stepped: due times that came from durations move with it."""
+        ...
+
+    # executors and queues
+    async def register(self, executor: Executor) -> None:
+        """Adds a starting executor; those of the same host that were left behind are `lost`."""
+        ...
+
+    async def heartbeat(self, executor_id: str, running: int, state: str) -> None: ...
+    async def executors(self) -> list[Executor]: ...
+    async def queues(self) -> list[Queue]: ...
+    async def put_queue(self, name: str, change: dict[str, Any]) -> Queue:
+        """Sets any of `limit`, `rate`, `paused`; makes an unknown queue."""
+        ...
+
+    # tokens
+    async def add_token(self, token: Token, body: bytes, once: Idempotency | None = None) -> tuple[bytes, bool]: ...
+    async def tokens(self) -> list[Token]: ...
+    async def revoke_token(self, token_id: str) -> None: ...
+
+    # read
+    async def task(self, task_id: str) -> Task:
+        """Problem(not-found) when there is none."""
+        ...
+
+    async def view(self, task_id: str) -> TaskView: ...
+    async def views(self, wanted: TaskFilter, limit: int, before: int | None) -> list[TaskView]:
+        """Newest first; `before` is the `seq` of the last one that was shown. Attempts are not loaded."""
+        ...
+
+    async def attempts(self, task_id: str) -> list[Attempt]: ...
+    async def result(self, task_id: str) -> Result: ...
+    async def events(self, wanted: EventFilter, after: int, limit: int) -> tuple[list[Event], int]:
+        """In log order, and the id up to which the log was read: where to go on."""
+        ...
+
+    async def event_bounds(self) -> tuple[int, int]:
+        """(the oldest id that is kept, the newest id ever given); (1, 0) for an empty new log."""
+        ...
+
+    async def counts(self) -> dict[str, int]:
+        """How many tasks are in each state that is not final."""
+        ...
+
+    # upkeep
+    async def index_text(self) -> bool:
+        """Brings the full-text index up to date by one step; True when there is more to do."""
+        ...
+
+    async def prune(self, retention: Retention) -> Pruned: ...
+    async def backup(self, target: Path) -> None: ...
