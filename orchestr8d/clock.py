@@ -71,10 +71,11 @@ class StepWatch:
     def _read(self) -> float:
         return self._clock.now() / 1000 - self._clock.elapsed()
 
-    def take(self) -> float:
-        """Seconds by which the wall clock was stepped since the last call; 0.0 for what slewing and rounding do."""
+    def step(self) -> float:
+        """Seconds by which the wall clock was stepped since `accept`; 0.0 for what slewing and rounding do."""
         step = self._read() - self._offset
-        if abs(step) < self.TOLERANCE:
-            return 0.0
+        return 0.0 if abs(step) < self.TOLERANCE else step
+
+    def accept(self, step: float) -> None:
+        """What had to move has moved."""
         self._offset += step
-        return step

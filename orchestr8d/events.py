@@ -40,6 +40,7 @@ class Bus:
 
     def __init__(self) -> None:
         self._observers: list[Callable[[Sequence[Event]], None]] = []
+        self._cancels: list[Callable[[Sequence[str]], None]] = []
         self._any: set[asyncio.Future[None]] = set()
         self._by_task: dict[str, set[asyncio.Future[None]]] = {}
 
@@ -58,6 +59,14 @@ class Bus:
                 if event.task_id is not None:
                     for future in self._by_task.pop(event.task_id, ()):
                         _wake(future)
+
+    def observe_cancels(self, observer: Callable[[Sequence[str]], None]) -> None:
+        """Call `observer` with the ids of running tasks whose cancellation was just committed."""
+        self._cancels.append(observer)
+
+    def publish_cancels(self, task_ids: Sequence[str]) -> None:
+        for observer in self._cancels:
+            observer(task_ids)
 
     async def wait(self, ready: asyncio.Future[None], timeout: float) -> bool:  # noqa: ASYNC109 (a wait that may end with nothing)
         """True when `ready` (from `next` or `next_of`) was told; False when the time passed first."""

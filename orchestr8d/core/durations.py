@@ -7,13 +7,14 @@ from datetime import UTC, datetime
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _SIZES = {"": 1, "b": 1, "kb": 1 << 10, "mb": 1 << 20, "gb": 1 << 30, "tb": 1 << 40}
-DURATION_PATTERN = r"^[0-9]{1,9}[smhd]$"
+# Whatever it takes is below MAX_SECONDS, so that the pattern in a schema is all that needs to be checked.
+DURATION_PATTERN = r"^([0-9]{1,9}s|[0-9]{1,8}m|[0-9]{1,6}h|[0-9]{1,5}d)$"
 _DURATION = re.compile(DURATION_PATTERN)
 _SIZE = re.compile(r"^\s*([0-9]+(?:\.[0-9]+)?)\s*([kmgt]?b?)\s*$", re.IGNORECASE)
 _RATE = re.compile(r"^([0-9]{1,6})/([0-9]{0,6})([smhd])$")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 # Past this, a due time would leave the range of a datetime.
-MAX_SECONDS = 100 * 366 * 86400.0
+MAX_SECONDS = 100_000 * 86400.0
 
 
 def seconds(value: str | float) -> float:
@@ -23,7 +24,7 @@ def seconds(value: str | float) -> float:
             raise ValueError('expected seconds as a number, or a duration like "90s", "15m", "2h", "3d"')
         value = float(value[:-1]) * _UNITS[value[-1]]
     if not 0 <= value <= MAX_SECONDS:
-        raise ValueError("expected a duration between 0 and 100 years")
+        raise ValueError("expected a duration between 0 and 100,000 days")
     return float(value)
 
 

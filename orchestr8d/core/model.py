@@ -37,7 +37,8 @@ class Resources(msgspec.Struct, frozen=True):
     """What an attempt's processes took; unknown (None as a whole) where they were adopted from another daemon."""
 
     cpu_seconds: float
-    max_rss_bytes: int
+    # The largest of its processes; None when that was smaller than the daemon itself, see processes.child.
+    max_rss_bytes: int | None
 
 
 class Spec(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -14,7 +14,11 @@ from orchestr8d.core.errors import Fault
 from orchestr8d.core.model import PRIORITIES, Backoff, NewTask, Spec
 
 # A string or number with the meaning of a duration; the pattern stands in the OpenAPI document.
-Duration = Annotated[str, Meta(pattern=durations.DURATION_PATTERN)] | Annotated[float, Meta(ge=0, le=durations.MAX_SECONDS)]
+_EXPECTED = {"expected": 'seconds as a number, or a duration like "90s", "15m", "2h", "3d", up to 100,000 days'}
+Duration = (
+    Annotated[str, Meta(pattern=durations.DURATION_PATTERN, extra=_EXPECTED)]
+    | Annotated[float, Meta(ge=0, le=durations.MAX_SECONDS)]
+)
 Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:@-]{0,127}$")]
 Key = Annotated[str, Meta(min_length=1, max_length=512)]
 Argv = Annotated[list[str], Meta(min_length=1, max_length=10_000)]
@@ -89,29 +93,29 @@ class OptionsPatch(Struct, forbid_unknown_fields=True, omit_defaults=True):
     """Any option that is not yet used; what is absent stays."""
 
     priority: Priority | UnsetType = UNSET
-    timeout: Duration | None | UnsetType = UNSET
-    deadline: Duration | None | UnsetType = UNSET
-    stall_timeout: Duration | None | UnsetType = UNSET
+    timeout: Duration | UnsetType | None = UNSET
+    deadline: Duration | UnsetType | None = UNSET
+    stall_timeout: Duration | UnsetType | None = UNSET
     max_retries: Annotated[int, Meta(ge=0)] | UnsetType = UNSET
     retry_backoff: Literal["exponential", "linear", "fixed"] | BackoffIn | UnsetType = UNSET
     on_failure: Literal["retry", "fail"] | UnsetType = UNSET
-    run_at: str | None | UnsetType = UNSET
-    delay: Duration | None | UnsetType = UNSET
-    concurrency_key: Key | None | UnsetType = UNSET
+    run_at: str | UnsetType | None = UNSET
+    delay: Duration | UnsetType | None = UNSET
+    concurrency_key: Key | UnsetType | None = UNSET
     queue: Name | UnsetType = UNSET
-    check: Argv | None | UnsetType = UNSET
+    check: Argv | UnsetType | None = UNSET
     tags: Annotated[list[Key], Meta(max_length=100)] | UnsetType = UNSET
     metadata: dict[str, Any] | UnsetType = UNSET
-    title: Annotated[str, Meta(max_length=1000)] | None | UnsetType = UNSET
+    title: Annotated[str, Meta(max_length=1000)] | UnsetType | None = UNSET
 
 
 class TaskPatch(Struct, forbid_unknown_fields=True, omit_defaults=True):
     """Changes to a task that has not started."""
 
     command: Argv | UnsetType = UNSET
-    cwd: str | None | UnsetType = UNSET
+    cwd: str | UnsetType | None = UNSET
     env: dict[str, str] | UnsetType = UNSET
-    stdin: str | None | UnsetType = UNSET
+    stdin: str | UnsetType | None = UNSET
     priority: Priority | UnsetType = UNSET
     options: OptionsPatch | UnsetType = UNSET
 

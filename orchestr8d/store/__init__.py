@@ -85,13 +85,11 @@ class Retention(msgspec.Struct, frozen=True):
     events: float | None = None
 
 
-class Pruned(msgspec.Struct):
-    """Attempts whose directories may be removed, and whether there is more to prune."""
+class Expired(msgspec.Struct):
+    """A task past its keep, with its attempts, whose files go first."""
 
+    task_id: str
     attempt_ids: list[str]
-    tasks: int
-    events: int
-    more: bool
 
 
 class Limits(msgspec.Struct, frozen=True):
@@ -107,11 +105,17 @@ Answer = Callable[[Sequence[Task]], bytes]
 
 
 class Store(Protocol):
-    """Each verb is one transaction: load, decide (core), apply. Problems are raised as core.errors.Problem."""
+    """Each verb is one transaction: load, decide (core), apply. Problems are raised as core.errors.Problem.
+
+    A store notices when the wall clock is set: due times that came from durations move with it.
+    """
 
     limits: Limits
 
     async def close(self) -> None: ...
+    async def watch(self) -> None:
+        """Returns when the store was closed; raises when it can no longer serve."""
+        ...
 
     # submit and steer
     async def submit(self, new: Sequence[NewTask], answer: Answer, once: Idempotency | None = None) -> Created:
@@ -147,8 +151,8 @@ class Store(Protocol):
         """Re-leases attempts of an earlier executor to this one, in one transaction."""
         ...
 
-    async def shift(self, seconds: float) -> None:
-        """The wall clock was stepped: due times that came from durations move with it."""
+    async def rewindow(self) -> None:
+        """After `limits.per_key` was exchanged: the first of every key that tasks wait for may run."""
         ...
 
     # executors and queues
@@ -197,5 +201,16 @@ class Store(Protocol):
         """Brings the full-text index up to date by one step; True when there is more to do."""
         ...
 
-    async def prune(self, retention: Retention) -> Pruned: ...
+    async def expired(self, retention: Retention) -> list[Expired]:
+        """Tasks past their keep, oldest first; a step's worth, empty when there are none."""
+        ...
+
+    async def remove(self, task_ids: Sequence[str]) -> None:
+        """Final tasks and all that belongs to them, but for their events."""
+        ...
+
+    async def prune_log(self, retention: Retention) -> bool:
+        """Removes a step's worth of old events and used-up idempotency keys; True when there is more."""
+        ...
+
     async def backup(self, target: Path) -> None: ...

@@ -9,7 +9,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Literal, Protocol
 
-from orchestr8d.core.model import Progress, Spec
+from orchestr8d.core.model import Spec
 from orchestr8d.core.outcome import Outcome
 
 GROUP = "orchestr8d.task_runners"
@@ -58,7 +58,6 @@ class Run:
     time_left: float | None = None
     adopted: bool = False
     stop: Stop = field(default_factory=Stop)
-    report: Callable[[Progress], None] = lambda progress: None
     # Told once when the child was started (or found again).
     started: Callable[[], None] = lambda: None
 
@@ -74,3 +73,8 @@ class Runner(Protocol):
 def third_party() -> dict[str, Callable[..., Runner]]:
     """Factories of runners that other packages bring, by kind."""
     return {point.name: point.load() for point in entry_points(group=GROUP)}
+
+
+def attempt_dir(root: Path, attempt_id: str) -> Path:
+    """Where the attempt's files are, under `<state>/attempts`: spread, as a directory of a million entries is slow."""
+    return root / attempt_id[-2:] / attempt_id

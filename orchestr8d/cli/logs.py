@@ -1,0 +1,29 @@
+"""`orchestr8d logs`: what a task has written."""
+
+from __future__ import annotations
+
+import click
+
+from orchestr8d.cli import common
+from orchestr8d.cli import follow as following
+from orchestr8d.cli.follow import STREAMS, Stream
+
+
+@click.command(epilog="Example: orchestr8d logs -f 3f2a9c1d")
+@click.argument("typed", metavar="ID")
+@click.option("-f", "--follow", is_flag=True, help="Go on with what is written from now on, until the task ends.")
+@click.option("--stream", type=click.Choice(["stdout", "stderr"]), help="Only this one (else both, each to its own).")
+@click.option("--attempt", type=click.IntRange(1), metavar="N", help="Of this attempt (else of the last one).")
+@click.option("-n", "--tail", type=click.IntRange(0), metavar="N", help="Only the last N lines of what is there.")
+def logs(typed: str, follow: bool, stream: Stream | None, attempt: int | None, tail: int | None) -> None:
+    """Print the output of a task: its stdout to stdout, its stderr to stderr."""
+    with common.connect() as client:
+        task_id = common.resolve(client, typed)
+        streams = [stream] if stream else list(STREAMS)
+        if follow:
+            first = attempt or client.status(task_id)["attempt"] or 1
+            following.follow(client, task_id, None, following.What(first, attempt is not None, tail), streams)
+            return
+        for name in streams:
+            for chunk in client.logs(task_id, stream=name, attempt=attempt, tail=tail):
+                following.write(STREAMS[name], chunk)

@@ -1,0 +1,160 @@
+"""Prints answers: JSON, tables (rich on a terminal, aligned text elsewhere) and times for people."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+import click
+
+from orchestr8d.client.answers import Json
+
+COLOURS = {
+    "completed": "green", "failed": "red", "lost": "red", "cancelled": "yellow", "running": "cyan",
+    "retrying": "magenta", "parked": "magenta", "interrupted": "magenta", "needs_input": "magenta",
+}  # fmt: skip
+SHORT = 8
+
+
+def on_terminal() -> bool:
+    return sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
+
+
+def coloured() -> bool:
+    return on_terminal() and not os.environ.get("NO_COLOR")
+
+
+def paint(status: str) -> str:
+    """A status in its colour, where there are colours."""
+    colour = COLOURS.get(status)
+    return click.style(status, fg=colour) if colour and coloured() else status
+
+
+def short(task_id: str) -> str:
+    """The end of an id: its random part, which tells tasks apart that were made together."""
+    return task_id[-SHORT:]
+
+
+def printable(value: object) -> str:
+    """A value from outside in one line that cannot steer a terminal."""
+    text = "" if value is None else str(value)
+    return text if text.isprintable() else "".join(map(_escape, text))
+
+
+def _escape(char: str) -> str:
+    if char.isprintable():
+        return char
+    return {"\n": "\\n", "\t": "\\t", "\r": "\\r"}.get(char) or f"\\x{ord(char):02x}"
+
+
+def print_json(value: object, compact: bool = False) -> None:
+    """One JSON document; `compact` in one line, where many follow each other."""
+    ascii_only = (sys.stdout.encoding or "").lower().replace("-", "") != "utf8"
+    click.echo(json.dumps(value, ensure_ascii=ascii_only, indent=None if compact else 2))
+
+
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]], empty: str = "") -> None:
+    """Rows under their headings. A column named STATUS is coloured; the last one is cut to fit a terminal."""
+    cells = [[printable(value) for value in row] for row in rows]
+    if on_terminal():
+        if cells:
+            _rich_table(columns, cells)
+        elif empty:
+            click.echo(empty)
+        return
+    widths = [max(map(len, column)) for column in zip(columns, *cells, strict=True)]
+    for line in [columns, *cells]:
+        padded = [cell.ljust(width) for cell, width in zip(line, widths, strict=True)]
+        click.echo("  ".join(padded).rstrip())
+
+
+def rich_table(columns: Sequence[str], cells: Sequence[Sequence[str]]) -> Any:
+    """The table for a terminal, as rich draws it."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for i, name in enumerate(columns):
+        last = i == len(columns) - 1
+        table.add_column(name, no_wrap=True, overflow="ellipsis", ratio=1 if last else None)
+    for row in cells:
+        styles = [COLOURS.get(cell, "") if name == "STATUS" else "" for name, cell in zip(columns, row, strict=True)]
+        table.add_row(*(Text(cell, style) for cell, style in zip(row, styles, strict=True)))
+    return table
+
+
+def _rich_table(columns: Sequence[str], cells: Sequence[Sequence[str]]) -> None:
+    from rich.console import Console
+
+    Console(highlight=False).print(rich_table(columns, cells))
+
+
+def print_fields(fields: Sequence[tuple[str, object]]) -> None:
+    """Names and values, one a line; those without a value are left out."""
+    shown = [(name, value) for name, value in fields if value not in (None, "", [], {})]
+    width = max((len(name) for name, _ in shown), default=0)
+    for name, value in shown:
+        text = paint(str(value)) if name == "status" else printable(value)
+        click.echo(f"{name.ljust(width)}  {text}")
+
+
+def what(task: Json) -> str:
+    """A task in a few words: its title, else its command or prompt."""
+    import shlex
+
+    if task.get("title"):
+        return str(task["title"])
+    command = task.get("command")
+    return shlex.join(command) if command else str(task.get("prompt") or "")
+
+
+def reasons(task: Json) -> str:
+    """Why a task does not run yet: `queue_paused default, time 2026-03-01T09:00:00.000Z`."""
+    return ", ".join(_reason(reason) for reason in task.get("waiting_for") or [])
+
+
+def _reason(reason: Json) -> str:
+    ids = [short(reason["id"])] if reason.get("id") else []
+    rest = [str(reason[name]) for name in ("name", "account") if reason.get(name)]
+    until = [f"until {local(reason['until'])}"] if reason.get("until") else []
+    return " ".join([reason["kind"], *ids, *rest, *until])
+
+
+def local(time: str | None) -> str:
+    """A time of the API in the reader's zone, to the second."""
+    if not time:
+        return ""
+    return datetime.fromisoformat(time).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+
+def moment(time: str) -> float:
+    """Seconds since the epoch."""
+    return datetime.fromisoformat(time).timestamp()
+
+
+def span(seconds: float | None) -> str:
+    """A length of time in at most two units: `0.4s`, `12s`, `3m05s`, `2h10m`, `4d6h`."""
+    if seconds is None:
+        return ""
+    if seconds < 10:
+        return f"{max(seconds, 0):.1f}s"
+    whole = int(seconds)
+    if whole < 60:
+        return f"{whole}s"
+    if whole < 3600:
+        return f"{whole // 60}m{whole % 60:02d}s"
+    if whole < 86400:
+        return f"{whole // 3600}h{whole // 60 % 60:02d}m"
+    return f"{whole // 86400}d{whole // 3600 % 24}h"
+
+
+def took(task: Json, now: float) -> str:
+    """How long a task has run, from its first start to its end or `now` (seconds since the epoch)."""
+    if not task.get("started_at"):
+        return ""
+    end = moment(task["completed_at"]) if task.get("completed_at") else now
+    return span(end - moment(task["started_at"]))

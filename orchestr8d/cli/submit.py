@@ -1,0 +1,203 @@
+"""`orchestr8d submit`: hands a command over, from where and with what environment the caller has."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from orchestr8d.cli import common, exits, output
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from orchestr8d.client.answers import ApiError, Json
+    from orchestr8d.client.sync import Client
+
+# What of the caller's environment goes with a command.
+SENT = re.compile(r"PATH|HOME|LANG|LC_[A-Z0-9_]+|USER|TMPDIR|TZ|XDG_[A-Z0-9_]+|VIRTUAL_ENV")
+
+
+class _Submit(click.Command):
+    """Keeps what stands after `--` apart: that is the command, word for word."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        ours, ctx.meta["command"] = common.cut_at_dashes(args)
+        return super().parse_args(ctx, ours)
+
+    def collect_usage_pieces(self, ctx: click.Context) -> list[str]:
+        return ["[OPTIONS]", "(PROMPT | -- COMMAND...)"]
+
+
+@click.command(cls=_Submit, epilog="Example: orchestr8d submit --follow -o timeout=10m -- make test")
+@click.argument("prompt", nargs=-1)
+@click.option("--agent", metavar="NAME", help="The agent to give PROMPT to.")
+@click.option(
+    "-o",
+    "--option",
+    "pairs",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Any option of a task, such as timeout=10m, max_retries=3, tags=nightly.",
+)
+@click.option("-e", "--env", "env", multiple=True, metavar="NAME[=VALUE]", help="Set a variable, or send the caller's.")
+@click.option("--clean-env", is_flag=True, help="Send nothing of the caller's environment but what -e names.")
+@click.option("--cwd", type=click.Path(path_type=Path), help="Run there instead of in the current directory.")
+@click.option(
+    "--stdin",
+    "stdin",
+    is_flag=False,
+    flag_value="-",
+    metavar="[FILE]",
+    help="Give the task a file, or our own stdin, to read.",
+)
+@click.option("--priority", metavar="P", help="critical, high, normal, low, or -100 to 100.")
+@click.option("--queue", metavar="NAME", help="The queue to wait in.")
+@click.option("--wait", "wait", is_flag=True, help="Wait for the end; exit with 0 only if the task succeeded.")
+@click.option("--follow", "-f", is_flag=True, help="Show the output as it comes, and wait.")
+@click.option("--timeout", type=common.Seconds(), help="Stop waiting after this long, with exit code 124.")
+@common.json_option
+@click.pass_context
+def submit(ctx: click.Context, prompt: tuple[str, ...], agent: str | None, pairs: tuple[str, ...],
+           env: tuple[str, ...], clean_env: bool, cwd: Path | None, stdin: str | None, priority: str | None,
+           queue: str | None, wait: bool, follow: bool, timeout: float | None, as_json: bool) -> None:  # fmt: skip
+    """Hand over a command and get its task's id, once it is safely stored.
+
+    The command runs in the current directory, with PATH, HOME, LANG, LC_*, USER, TMPDIR, TZ, XDG_* and VIRTUAL_ENV
+    of the caller. There is no shell, unless the command is one: -- sh -c 'make && make install'.
+    """
+    if timeout is not None and not (wait or follow):
+        raise click.UsageError("--timeout limits the waiting of --wait or --follow; a task's limit is -o timeout=10m")
+    options = common.parse_options(pairs)
+    if priority is not None:
+        options["priority"] = common.whole_number(priority)
+    if queue is not None:
+        options["queue"] = queue
+    task = _subject(ctx, prompt, agent) | {
+        "cwd": _directory(cwd),
+        "env": environment(os.environ, env, clean_env),
+        "stdin": None if stdin is None else _read(stdin),
+        "options": options,
+    }
+    _check_text(task)
+    with common.connect() as client:
+        common.resolve_dependencies(client, options)
+        answer = _send(client, task, prompt if agent is None else ())
+        see_through(client, answer, wait, follow, timeout, as_json)
+
+
+def see_through(client: Client, answer: Json, wait: bool, follow: bool, timeout: float | None, as_json: bool) -> None:
+    """Prints what was submitted, and stays with it as asked for."""
+    from orchestr8d.cli import follow as following
+
+    task_id = answer["task_id"]
+    if follow:
+        # stdout belongs to the task.
+        click.echo(f"task {task_id}", err=True)
+        last = following.follow(client, task_id, timeout)
+    elif wait:
+        last = following.wait(client, task_id, timeout)
+    else:
+        _print_submitted(answer, as_json)
+        return
+    if as_json and not follow:
+        output.print_json(client.result(task_id))
+    elif not follow:
+        click.echo(f"{_name(task_id)}  {output.paint(last['status'])}" if output.on_terminal() else task_id)
+    following.outcome(last, lambda: following.failure(client, task_id))
+
+
+def _print_submitted(answer: Json, as_json: bool) -> None:
+    if as_json:
+        output.print_json(answer)
+    elif output.on_terminal():
+        click.echo(f"{_name(answer['task_id'])}  {output.paint(answer['status'])}")
+    else:
+        click.echo(answer["task_id"])  # for $(…)
+
+
+def _name(task_id: str) -> str:
+    return output.short(task_id)
+
+
+def _subject(ctx: click.Context, prompt: Sequence[str], agent: str | None) -> dict[str, Any]:
+    """The command, or the agent and prompt."""
+    command: list[str] | None = ctx.meta["command"]
+    if command is None and not prompt and agent is None:
+        raise click.UsageError("nothing to submit: give a command after --, as in: orchestr8d submit -- make test")
+    if command is not None:
+        if prompt:
+            raise click.UsageError(f"give a command or a prompt, not both ({prompt[0]!r} stands before the --)")
+        if not command:
+            raise click.UsageError("there is no command after the --")
+        return {"command": command, "agent": agent}
+    if len(prompt) > 1:
+        raise click.UsageError("a command goes after --, a prompt in quotes: orchestr8d submit -- " + " ".join(prompt))
+    return {"prompt": prompt[0] if prompt else None, "agent": agent}
+
+
+def environment(caller: Mapping[str, str], asked: Sequence[str], clean: bool) -> dict[str, str]:
+    """The variables to send: the caller's by the allow-list, unless `clean`, and those asked for by -e."""
+    env = {} if clean else {name: value for name, value in caller.items() if SENT.fullmatch(name) and _is_text(value)}
+    for item in asked:
+        name, equals, value = item.partition("=")
+        if equals:
+            env[name] = value
+        elif name in caller:
+            env[name] = caller[name]
+        else:
+            raise click.UsageError(f"-e {name}: there is no such variable here; give it a value with -e {name}=VALUE")
+    return env
+
+
+def _directory(cwd: Path | None) -> str:
+    try:
+        return str(cwd.absolute() if cwd is not None else Path.cwd())
+    except FileNotFoundError:
+        raise click.UsageError("the current directory no longer exists; give one with --cwd") from None
+
+
+def _read(name: str) -> str:
+    data = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        source = "stdin" if name == "-" else name
+        raise click.UsageError(f"{source} is not UTF-8 text (byte {error.start}); tasks take text") from None
+
+
+def _is_text(value: str) -> bool:
+    """False for what came from the system as bytes that are not UTF-8: JSON cannot carry those."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _check_text(task: Mapping[str, Any]) -> None:
+    words = [("the command", word) for word in task.get("command") or []]
+    words += [("the directory", task["cwd"])] + [(f"-e {name}", value) for name, value in task["env"].items()]
+    for where, text in words:
+        if not _is_text(text):
+            raise click.UsageError(f"{where} is not UTF-8 text: {output.printable(ascii(text))}")
+
+
+def _send(client: Client, task: Mapping[str, Any], prompt: Sequence[str]) -> Json:
+    from orchestr8d.client.answers import ApiError
+
+    try:
+        return client.submit(**task)
+    except ApiError as error:
+        if prompt and error.type == "not-available":
+            _hint(error, prompt)
+        raise
+
+
+def _hint(error: ApiError, prompt: Sequence[str]) -> None:
+    """Who forgot the `--` of a command should not have to look for it."""
+    exits.say(f"to run it as a command: orchestr8d submit -- {prompt[0]}")

@@ -1,0 +1,186 @@
+"""`orchestr8d watch`: tasks as they go, redrawn on a terminal, a line an event elsewhere."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from orchestr8d.cli import common, exits, follow, output
+from orchestr8d.core.states import BUSY, FINAL, WAITING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from orchestr8d.client.answers import Json
+    from orchestr8d.client.streams import Events
+    from orchestr8d.client.sync import Client
+
+# Rows of the table: more would not fit a screen.
+ROWS = 40
+# How many finished ones stay in sight.
+ENDED = 10
+COLUMNS = ("ID", "STATUS", "TOOK", "PROGRESS", "WHAT")
+
+
+@click.command(epilog="Example: orchestr8d watch 3f2a9c1d")
+@click.argument("typed", metavar="[ID]", required=False)
+@common.json_option
+def watch(typed: str | None, as_json: bool) -> None:
+    """Watch tasks as they go: all of them, until Ctrl-C, or one, until it ends (0 if it succeeded, else 1)."""
+    from orchestr8d.client import requests, streams
+    from orchestr8d.clock import SystemClock
+
+    with common.connect() as client:
+        task_id = common.resolve(client, typed) if typed else None
+        board = Board(client, task_id)
+        request = requests.events(type=["task.*"], task_id=task_id)
+        heard = board.hear(client.pump(_Opened(streams.Events(request, SystemClock()))))
+        try:
+            _show(board, heard, as_json)
+        except KeyboardInterrupt:
+            raise exits.Left("" if task_id is None else f"task {output.short(task_id)} goes on") from None
+        if task_id is not None:
+            follow.outcome(board.tasks[task_id], lambda: follow.failure(client, task_id))
+
+
+class _Opened:
+    """Events, and a word (`open`) each time that something may have been missed before the stream began."""
+
+    def __init__(self, events: Events) -> None:
+        self._events = events
+        self.request, self.feed = events.request, events.feed
+        self.ended, self.lost = events.ended, events.lost
+
+    def opened(self) -> list[Json]:
+        self._events.opened()
+        return [{"type": "open"}] if self._events.position is None else []
+
+
+class Board:
+    """The tasks in sight. What is heard only marks them stale; they are read anew when drawn, however much happens."""
+
+    def __init__(self, client: Client, task_id: str | None) -> None:
+        self._client = type(client)(client.endpoint)  # beside the stream
+        self._task_id = task_id
+        self._stale = True
+        self._ended: dict[str, None] = {}  # a set in the order of their ends
+        self._progress: dict[str, Json] = {}
+        self.tasks: dict[str, Json] = {}
+
+    def hear(self, events: Iterable[Json]) -> Iterator[Json]:
+        """Passes events on; ends with the final one of a single task."""
+        for event in events:
+            about = event.get("task_id") or ""
+            if event["type"] == "task.progress":
+                self._progress[about] = event["data"]
+            elif event["type"].removeprefix("task.") in FINAL:
+                self._ended[about] = None
+            self._stale = True
+            if event["type"] in {"open", "gap"} and self._task_id is not None:
+                self.read()
+            yield event
+            if self._is_over(event):
+                self.read()
+                return
+
+    def _is_over(self, event: Json) -> bool:
+        if self._task_id is None:
+            return False
+        task = self.tasks.get(self._task_id)
+        return self._task_id in self._ended or (task is not None and task["status"] in FINAL)
+
+    def read(self) -> None:
+        self._stale = False
+        if self._task_id is not None:
+            found = [self._client.task(self._task_id)]
+        else:
+            busy = self._client.task_page(ROWS, status=sorted(BUSY))["tasks"]
+            waiting = self._client.task_page(ROWS, status=sorted(WAITING))["tasks"]
+            found = [*busy, *waiting, *self._newly_ended()]
+        for task in found:
+            if task["status"] in BUSY and task["id"] not in self._progress:
+                self._progress[task["id"]] = self._client.status(task["id"])["progress"]
+        self.tasks = {task["id"]: task for task in found}
+
+    def _newly_ended(self) -> list[Json]:
+        last = list(self._ended)[-ENDED:]
+        self._ended = dict.fromkeys(last)
+        kept = [task for task in map(self.tasks.get, last) if task and task["status"] in FINAL]
+        known = {task["id"] for task in kept}
+        return [*kept, *(self._client.task(task_id) for task_id in last if task_id not in known)]
+
+    def rows(self, now: float) -> list[list[str]]:
+        """What runs first, then what waits, then what ended."""
+        if self._stale:
+            self.read()
+        order = sorted(self.tasks.values(), key=lambda t: (t["status"] in FINAL, t["status"] not in BUSY, t["id"]))
+        return [self._row(task, now) for task in order[:ROWS]]
+
+    def _row(self, task: Json, now: float) -> list[str]:
+        why = output.reasons(task) or (task.get("error") or {}).get("kind") or ""
+        progress = bar(self._progress.get(task["id"]) or {}) if task["status"] in BUSY else ""
+        cells = [output.short(task["id"]), task["status"], output.took(task, now), progress]
+        return [output.printable(cell) for cell in (*cells, output.what(task) + (f"  [{why}]" if why else ""))]
+
+
+def bar(progress: Json, width: int = 10) -> str:
+    """`████░░░░░░ 40 % compiling`."""
+    percent, step = progress.get("percent"), progress.get("current_step") or ""
+    if percent is None:
+        return step
+    full = round(width * min(max(percent, 0), 100) / 100)
+    return f"{'█' * full}{'░' * (width - full)} {percent:g} % {step}".rstrip()
+
+
+def _show(board: Board, events: Iterable[Json], as_json: bool) -> None:
+    if as_json:
+        for event in events:
+            if event["type"] != "open":
+                output.print_json(event, compact=True)
+    elif output.on_terminal():
+        _draw(board, events)
+    else:
+        for event in events:
+            if event["type"] != "open":
+                click.echo(line(event))
+
+
+def line(event: Json) -> str:
+    """An event for a pipe: time, task, what happened, and what is known of it."""
+    if event["type"] == "gap":
+        return "some events are no longer kept"
+    data: dict[str, Any] = event.get("data") or {}
+    error = data.get("error") or {}
+    parts = [
+        output.local(event["timestamp"]),
+        output.short(event["task_id"] or ""),
+        event["type"].removeprefix("task."),
+    ]
+    if event["type"] == "task.progress":
+        parts.append(" ".join(str(data[k]) for k in ("percent", "current_step") if data.get(k) is not None))
+    parts += [f"{name} {data[name]}" for name in ("attempt", "exit_code", "signal", "reason") if data.get(name)]
+    parts += [": ".join(str(error[k]) for k in ("kind", "message") if error.get(k))] if error else []
+    return output.printable("  ".join(parts))
+
+
+def _draw(board: Board, events: Iterable[Json]) -> None:
+    """Redraws four times a second, in a thread of rich's own, so that the times run."""
+    from rich.console import Console
+    from rich.live import Live
+
+    from orchestr8d.client.answers import ApiError, NoDaemon
+    from orchestr8d.clock import SystemClock
+
+    clock = SystemClock()
+
+    def table() -> Any:
+        try:
+            rows = board.rows(clock.now() / 1000)
+        except (NoDaemon, ApiError) as error:  # the stream comes back by itself, or ends the command
+            return f"({error})"
+        return output.rich_table(COLUMNS, rows) if rows else "no tasks"
+
+    with Live(get_renderable=table, console=Console(highlight=False), refresh_per_second=4):
+        for _ in events:
+            pass

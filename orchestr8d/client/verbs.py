@@ -1,0 +1,139 @@
+"""The verbs that are one request each, written once: a transport says how a request becomes an answer."""
+
+from __future__ import annotations
+
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Generic, TypeVar, Unpack
+
+from orchestr8d.client import requests
+from orchestr8d.client.requests import Request, TaskQuery
+from orchestr8d.clock import Clock
+from orchestr8d.core.ids import uuid7
+
+# What a verb gives: a document and a list of documents, or promises of them.
+One = TypeVar("One")
+Many = TypeVar("Many")
+
+
+class Verbs(ABC, Generic[One, Many]):
+    """Every verb raises ApiError when the daemon refuses, and NoDaemon when there is none."""
+
+    _clock: Clock
+
+    @abstractmethod
+    def _one(self, request: Request) -> One: ...
+
+    @abstractmethod
+    def _many(self, request: Request, key: str) -> Many:
+        """The list that stands under `key` in the answer, of all pages."""
+
+    def _key(self, given: str | None) -> str:
+        """An idempotency key is always sent, so that a request whose connection broke can be sent again."""
+        return given or uuid7(self._clock.now())
+
+    def submit(
+        self,
+        command: Sequence[str] | None = None,
+        *,
+        cwd: str | None = None,
+        env: Mapping[str, str] | None = None,
+        stdin: str | None = None,
+        options: Mapping[str, object] | None = None,
+        agent: str | None = None,
+        prompt: str | None = None,
+        idempotency_key: str | None = None,
+    ) -> One:
+        """Hands a task over; `{"task_id", "status", …}` once it is on disk. `command` is argv, no shell."""
+        task = {"command": command, "cwd": cwd, "env": env, "stdin": stdin, "options": options}
+        key = self._key(idempotency_key)
+        return self._one(requests.submit({**task, "agent": agent, "prompt": prompt}, key))
+
+    def submit_many(self, tasks: Iterable[Mapping[str, object]], *, idempotency_key: str | None = None) -> Many:
+        """Up to 1,000 tasks (documents as the API takes them), all or none; answers in the same order."""
+        return self._many(requests.submit_many(tasks, self._key(idempotency_key)), "tasks")
+
+    def task(self, task_id: str) -> One:
+        """All that is known of a task, with its attempts."""
+        return self._one(requests.task(task_id))
+
+    def status(self, task_id: str, wait: float | None = None, until_final: bool = False) -> One:
+        """The short status. `wait`: up to that many seconds for a change, or for the final state."""
+        return self._one(requests.status(task_id, wait, until_final))
+
+    def result(self, task_id: str) -> One:
+        """What a finished task left; ApiError 409 while it is not finished."""
+        return self._one(requests.result(task_id))
+
+    def task_page(self, limit: int = 50, cursor: str | None = None, **query: Unpack[TaskQuery]) -> One:
+        """One page of tasks, newest first: `{"tasks": […], "next_cursor"}`."""
+        return self._one(requests.tasks(limit, cursor, **query))
+
+    def cancel(self, task_id: str, *, wait: bool = True) -> One:
+        """Ends a task; with `wait` the answer comes when its processes are gone."""
+        return self._one(requests.cancel(task_id, wait))
+
+    def retry(self, task_id: str, *, idempotency_key: str | None = None) -> One:
+        """A failed or cancelled task as a new one; answers like `submit`."""
+        return self._one(requests.retry(task_id, self._key(idempotency_key)))
+
+    def edit(self, task_id: str, changes: Mapping[str, object]) -> One:
+        """Changes a task that has not started: fields as in `submit`, of `options` those that change."""
+        return self._one(requests.edit(task_id, changes))
+
+    def pause(self, task_id: str) -> One:
+        return self._one(requests.pause(task_id))
+
+    def resume(self, task_id: str) -> One:
+        return self._one(requests.resume(task_id))
+
+    def set_priority(self, task_id: str, priority: str | int) -> One:
+        return self._one(requests.set_priority(task_id, priority))
+
+    def progress(
+        self, percent: float | None = None, current_step: str | None = None, *, task_id: str | None = None
+    ) -> One:
+        """Reports how far a task is; inside a task `task_id` is that task."""
+        return self._one(requests.progress(task_id or os.environ["ORCHESTR8_TASK_ID"], percent, current_step))
+
+    def queues(self) -> Many:
+        return self._many(requests.queues(), "queues")
+
+    def set_queue(self, name: str, **changes: object) -> One:
+        """`limit` (None: no limit) and `rate` (such as "30/m") of a queue, which is made if it is new."""
+        return self._one(requests.set_queue(name, changes))
+
+    def pause_queue(self, name: str) -> One:
+        return self._one(requests.pause_queue(name))
+
+    def resume_queue(self, name: str) -> One:
+        return self._one(requests.resume_queue(name))
+
+    def executors(self) -> Many:
+        return self._many(requests.executors(), "executors")
+
+    def create_token(
+        self,
+        name: str,
+        scope: str,
+        *,
+        user_id: str | None = None,
+        runners: Sequence[str] | None = None,
+        expires: str | None = None,
+        idempotency_key: str | None = None,
+    ) -> One:
+        """A new token; its text stands in this one answer and nowhere else."""
+        fields = {"name": name, "scope": scope, "user_id": user_id, "runners": runners, "expires": expires}
+        return self._one(requests.create_token(fields, self._key(idempotency_key)))
+
+    def tokens(self) -> Many:
+        """All tokens, without their text."""
+        return self._many(requests.tokens(), "tokens")
+
+    def revoke_token(self, token_id: str) -> One:
+        return self._one(requests.revoke_token(token_id))
+
+    def health(self) -> One:
+        """How the daemon is: its own account, open to everybody."""
+        return self._one(requests.health())

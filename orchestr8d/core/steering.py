@@ -1,0 +1,93 @@
+"""What a person may do with a task that exists: cancel, pause, resume, edit, retry. Each is a change, or a Problem."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from orchestr8d.core import admission
+from orchestr8d.core.admission import Change, Happened
+from orchestr8d.core.errors import Problem
+from orchestr8d.core.model import NewTask, Task
+from orchestr8d.core.states import BUSY, FINAL, WAITING
+
+
+def cancel(task: Task, now: int) -> Change | None:
+    """Cancelled now, or the request noted while it runs; None when it was asked for already."""
+    if task.status in FINAL:
+        raise Problem("conflict", f"task {task.id} is {task.status} already")
+    if task.status in BUSY:
+        return None if task.cancel_requested_at else Change(task, {"cancel_requested_at": now}, [])
+    return admission.finalise(task, "cancelled", now)
+
+
+def pause(task: Task) -> Change:
+    if task.status not in ("pending", "queued") or task.paused:
+        state = "paused" if task.paused else task.status
+        raise Problem("conflict", f"task {task.id} is {state}: only one that is pending or queued can be paused")
+    return Change(task, {"status": "pending", "paused": 1, "hold": None, "queued_at": None}, [])
+
+
+def resume(task: Task, now: int, last_queued_at: int, head_start: float) -> Change:
+    if not task.paused:
+        raise Problem("conflict", f"task {task.id} is not paused")
+    task = msgspec.structs.replace(task, paused=0)
+    if admission.may_queue(task, now):
+        change = admission.enqueue(task, now, last_queued_at, head_start)
+        change.set["paused"] = 0
+        return change
+    return Change(task, {"paused": 0}, [])
+
+
+def edit(task: Task, new: NewTask, now: int, last_queued_at: int, head_start: float) -> Change:
+    """`new` is what the task shall be; fields that were used already (it ran once) can no longer change."""
+    if task.status not in WAITING:
+        raise Problem("conflict", f"task {task.id} is {task.status}: it can be changed only before it runs")
+    spec = admission.encode_spec(new.spec)
+    old = admission.as_new(task)
+    moved = (new.run_at, new.delay) != (old.run_at, old.delay)
+    if task.attempt and (spec != task.spec or new.queue != task.queue or moved):
+        raise Problem("conflict", f"task {task.id} has run already: only its priority can be changed")
+    change: dict[str, Any] = {
+        "spec": spec, "queue": new.queue, "priority": new.priority, "concurrency_key": new.concurrency_key,
+        "deadline_at": task.deadline_at if new.spec.deadline == old.spec.deadline else
+        None if new.spec.deadline is None else task.created_at + round(new.spec.deadline * 1000),
+    }  # fmt: skip
+    if moved:
+        wake_at = new.run_at if new.run_at is not None else now + round(new.delay * 1000) if new.delay else None
+        change["wake_at"] = wake_at if wake_at is not None and wake_at > now else None
+        change["wake_is_delay"] = int(new.run_at is None and bool(new.delay))
+    after = msgspec.structs.replace(task, **change)
+    if task.status in ("pending", "queued"):
+        if admission.may_queue(after, now):
+            if task.status == "pending":
+                queued = admission.enqueue(after, now, last_queued_at, head_start)
+                return Change(task, change | queued.set, queued.events)
+            change["hold"] = None if new.concurrency_key is None else "concurrency_key"
+        else:
+            change |= {"status": "pending", "hold": None, "queued_at": None}
+    if change.get("queued_at", after.queued_at) is not None:
+        change["rank"] = admission.rank(after.queued_at or now, new.priority, head_start)
+    return Change(task, change, [])
+
+
+def retry(task: Task, statuses: dict[str, str]) -> NewTask:
+    """The new task that takes over from a failed or cancelled one. Dependencies that are over are not waited for
+    again: whoever retries has seen how they ended."""
+    if task.status not in ("failed", "cancelled"):
+        raise Problem("conflict", f"task {task.id} is {task.status}: only a failed or cancelled one can be retried")
+    new = admission.as_new(task)
+    spec = new.spec
+    left = [d for d in spec.depends_on if statuses.get(d, "completed") not in FINAL]
+    new.spec = msgspec.structs.replace(spec, depends_on=left)
+    new.run_at = None
+    new.retry_of = task.id
+    return new
+
+
+def progress(task: Task, attempt_id: str, value: Any, encoded: str) -> Change:
+    if task.status not in BUSY:
+        raise Problem("conflict", f"task {task.id} is {task.status}: only a running one makes progress")
+    data = {"status": task.status, "attempt_id": attempt_id, **value}
+    return Change(task, {"progress": encoded}, [Happened("task.progress", data)])

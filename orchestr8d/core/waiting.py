@@ -1,0 +1,52 @@
+"""Why a task does not run: the answer to `waiting_for`, from its row and a few facts."""
+
+from __future__ import annotations
+
+import msgspec
+
+from orchestr8d.core.durations import iso
+from orchestr8d.core.model import Queue, Task, WaitingFor
+
+
+class Why(msgspec.Struct):
+    """Facts beside the row: what it depends on still, who holds its key, how its queue stands."""
+
+    tasks: list[str] = []
+    unique: list[str] = []
+    key_holder: str | None = None
+    queue: Queue | None = None
+    now: int = 0
+
+
+def waiting_for(task: Task, why: Why) -> list[WaitingFor]:
+    """Every reason there is; empty for a task that runs or is final."""
+    if task.status == "retrying":
+        return [WaitingFor("backoff", until=iso(task.wake_at))]
+    if task.status == "pending":
+        return _pending(task, why)
+    if task.status == "queued":
+        return _queued(task, why)
+    return []
+
+
+def _pending(task: Task, why: Why) -> list[WaitingFor]:
+    reasons = [WaitingFor("paused")] if task.paused else []
+    if task.wake_at is not None:
+        reasons.append(WaitingFor("time", until=iso(task.wake_at)))
+    reasons += [WaitingFor("task", id=other) for other in why.tasks]
+    reasons += [WaitingFor("unique", id=other) for other in why.unique]
+    return reasons
+
+
+def _queued(task: Task, why: Why) -> list[WaitingFor]:
+    reasons = []
+    queue = why.queue
+    if queue is not None and queue.paused:
+        reasons.append(WaitingFor("queue_paused", name=task.queue))
+    elif queue is not None and queue.limit is not None and queue.running >= queue.limit:
+        reasons.append(WaitingFor("queue", name=task.queue))
+    elif queue is not None and queue.open_at is not None and queue.open_at > why.now:
+        reasons.append(WaitingFor("queue", name=task.queue, until=iso(queue.open_at)))
+    if task.hold == "concurrency_key":
+        reasons.append(WaitingFor("concurrency_key", name=task.concurrency_key, id=why.key_holder))
+    return reasons or [WaitingFor("slot")]

@@ -1,0 +1,105 @@
+"""Upkeep beside the queue: heartbeat, watchdog, the full-text index, retention."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import structlog
+
+from orchestr8d.core.errors import Problem
+from orchestr8d.events import Event
+from orchestr8d.store import Retention, Store
+
+HEARTBEAT = 10.0
+# New tasks are indexed together, this long after the first of them.
+TEXT_DELAY = 1.0
+# Between two steps of a longer work, so that others get their turn.
+STEP_PAUSE = 0.02
+FIRST_PRUNE, PRUNE = 60.0, 3600.0
+
+
+async def heartbeat(beat: Callable[[], object]) -> None:
+    """Calls `beat` (a coroutine function) every HEARTBEAT seconds; a store that cannot write is tried again."""
+    while True:
+        await asyncio.sleep(HEARTBEAT)
+        try:
+            done = beat()
+            if asyncio.iscoroutine(done):
+                await done
+        except Problem as problem:
+            structlog.get_logger().warning("no heartbeat", reason=problem.detail)
+
+
+async def watchdog(interval: float, alive: Callable[[], None]) -> None:
+    """Tells the service manager that the event loop turns."""
+    while True:
+        alive()
+        await asyncio.sleep(interval)
+
+
+class TextIndexer:
+    """Brings the full-text index up to date behind the submits."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._new = asyncio.Event()
+        # What an earlier daemon left undone.
+        self._new.set()
+
+    def observe(self, events: Sequence[Event]) -> None:
+        if not self._new.is_set() and any(event.type == "task.created" for event in events):
+            self._new.set()
+
+    async def run(self) -> None:
+        while True:
+            await self._new.wait()
+            await asyncio.sleep(TEXT_DELAY)
+            self._new.clear()
+            try:
+                while await self._store.index_text():
+                    await asyncio.sleep(STEP_PAUSE)
+            except Problem as problem:
+                structlog.get_logger().warning("cannot index", reason=problem.detail)
+
+
+class Pruner:
+    """Removes what is past its keep, in small steps: files first, so that nothing is left that no row names."""
+
+    def __init__(self, store: Store, retention: Callable[[], Retention], directory: Callable[[str], Path]) -> None:
+        self._store = store
+        self._retention = retention
+        self._directory = directory
+
+    async def run(self) -> None:
+        pause = FIRST_PRUNE
+        while True:
+            await asyncio.sleep(pause)
+            pause = PRUNE
+            try:
+                await self.run_once()
+            except (Problem, OSError) as error:
+                structlog.get_logger().warning("cannot prune", reason=str(error))
+
+    async def run_once(self) -> int:
+        """Everything that is past its keep now; answers how many tasks went."""
+        removed = 0
+        retention = self._retention()
+        while expired := await self._store.expired(retention):
+            directories = [self._directory(a) for e in expired for a in e.attempt_ids]
+            await asyncio.to_thread(_remove, directories)
+            await self._store.remove([e.task_id for e in expired])
+            removed += len(expired)
+            await asyncio.sleep(STEP_PAUSE)
+        while await self._store.prune_log(retention):
+            await asyncio.sleep(STEP_PAUSE)
+        if removed:
+            structlog.get_logger().info("old tasks were removed", tasks=removed)
+        return removed
+
+
+def _remove(directories: Sequence[Path]) -> None:
+    for directory in directories:
+        shutil.rmtree(directory, ignore_errors=True)

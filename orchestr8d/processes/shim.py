@@ -1,0 +1,161 @@
+"""Starts a command under a small shell that outlives the daemon and records how the command ended."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from pathlib import Path
+
+from orchestr8d.processes.program import NotFound, check_directory, resolve
+
+# In the environment of each process of an attempt, unless a process drops it.
+MARKER = "ORCHESTR8_ATTEMPT_ID"
+SHELL = "/bin/sh"
+
+# $1 tag, $2 exit file, $3 directory, then the command; 3 is the command's stderr, while the shell's own goes nowhere
+# ("Killed" and the like would be mixed in). What it has to be so:
+# - traps, not ignoring, which the command would inherit: a signal to the group must not end the shell first
+# - RLIMIT_LOCKS means nothing to Linux since 2.4.25, is inherited and survives `env -i`: it tags the whole tree. The
+#   option is -w in dash and busybox, -x in bash and ksh; without either the tree is untagged
+# - a function has its own $@, so that no variable of ours can shadow one of the command's
+# - the command is an absolute path, else `exit` or `eval` would run as the shell's own
+# - the status goes over a file that is already filled: on a full disk there is room to overwrite, none to write
+SHIM = """\
+trap : HUP INT QUIT USR1 USR2 ALRM TERM
+umask 022
+ulimit -w "$1" || ulimit -x "$1"
+run() { cd -- "$3" 2>&3 && unset OLDPWD && shift 3 && "$@" 2>&3 3>&-; }
+run "$@" && s=0 || s=$?
+printf '%03d\\n' "$s" 1<>"$2"
+exit "$s"
+"""
+_UNWRITTEN = b"...\n"
+# A daemon started by nohup or from Python ignores some of these, and children inherit that.
+_DEFAULTS = frozenset(signal.valid_signals()) - {signal.SIGKILL, signal.SIGSTOP}
+# dash refuses to start with an OPTIND that is no number; it is the shell's own business in any case.
+_DROPPED = frozenset({"OPTIND", "OLDPWD"})
+
+
+@dataclass(frozen=True)
+class Files:
+    """The files of one started command in its attempt's directory."""
+
+    directory: Path
+    prefix: str = ""
+
+    @property
+    def exit(self) -> str:
+        return f"{self.directory}/{self.prefix}exit"
+
+    @property
+    def stdin(self) -> str:
+        return f"{self.directory}/{self.prefix}stdin"
+
+    @property
+    def stdout(self) -> str:
+        return f"{self.directory}/{self.prefix}stdout"
+
+    @property
+    def stderr(self) -> str:
+        return f"{self.directory}/{self.prefix}stderr"
+
+
+@dataclass(frozen=True)
+class Launch:
+    """What to start: `argv` as the task gave it, the whole environment, input (None: /dev/null).
+
+    `step` is empty for the command itself; a further one of the same attempt (its check) has a name, which its
+    files bear too.
+    """
+
+    attempt_id: str
+    argv: Sequence[str]
+    cwd: str
+    env: Mapping[str, str]
+    directory: Path
+    stdin: bytes | None = None
+    step: str = ""
+
+    @property
+    def files(self) -> Files:
+        return Files(self.directory, f"{self.step}." if self.step else "")
+
+
+def tag_of(attempt_id: str, ceiling: int) -> int:
+    """The number that tags an attempt's processes: below `ceiling`, as only root may raise a limit."""
+    return int.from_bytes(blake2b(attempt_id.encode(), digest_size=8).digest(), "big") % ceiling
+
+
+def name_of(attempt_id: str, step: str = "") -> str:
+    """What the shim is called in its command line, which tells it from its descendants."""
+    return f"orchestr8-{step}-{attempt_id}" if step else f"orchestr8-{attempt_id}"
+
+
+def start(launch: Launch, tag: int) -> int:
+    """Make the attempt's files, start its shim and return the pid. Blocks for about a millisecond.
+
+    Raises NotFound for what is wrong with the command, OSError when a file or the process could not be made.
+    """
+    check_directory(launch.cwd)
+    # No PATH at all: where a shell would look then.
+    program = resolve(launch.argv[0], launch.env.get("PATH", os.defpath), launch.cwd)
+    files = launch.files
+    _make_files(files, launch.stdin)
+    env = {k: v for k, v in launch.env.items() if k not in _DROPPED} | {MARKER: launch.attempt_id}
+    name = name_of(launch.attempt_id, launch.step)
+    out = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+    stdin = "/dev/null" if launch.stdin is None else files.stdin
+    try:
+        return os.posix_spawn(
+            SHELL,
+            ["sh", "-c", SHIM, name, str(tag), files.exit, launch.cwd, program, *launch.argv[1:]],
+            env,
+            file_actions=[
+                (os.POSIX_SPAWN_OPEN, 0, stdin, os.O_RDONLY, 0),
+                (os.POSIX_SPAWN_OPEN, 1, files.stdout, out, 0o600),
+                (os.POSIX_SPAWN_OPEN, 2, "/dev/null", os.O_WRONLY, 0),
+                (os.POSIX_SPAWN_OPEN, 3, files.stderr, out, 0o600),
+            ],
+            setsid=True,
+            setsigmask=[],
+            setsigdef=_DEFAULTS,
+        )
+    except OSError as e:
+        if e.errno == errno.E2BIG:
+            raise NotFound(f"{launch.argv[0]}: its arguments and environment are longer than the system takes") from e
+        raise
+
+
+def _make_files(files: Files, stdin: bytes | None) -> None:
+    try:
+        files.directory.mkdir(0o700, exist_ok=True)
+    except FileNotFoundError:
+        files.directory.parent.mkdir(0o700, parents=True, exist_ok=True)
+        files.directory.mkdir(0o700, exist_ok=True)
+    _write(files.exit, _UNWRITTEN)
+    if stdin is not None:
+        _write(files.stdin, stdin)
+
+
+def _write(path: str, data: bytes) -> None:
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    try:
+        view = memoryview(data)
+        while view:
+            view = view[os.write(fd, view) :]
+    finally:
+        os.close(fd)
+
+
+def recorded(files: Files) -> int | None:
+    """The exit status that the shim wrote; None while there is none, and when it never came to writing it."""
+    try:
+        with Path(files.exit).open("rb") as f:
+            text = f.read(4)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return int(text) if len(text) == 4 and text[:3].isdigit() else None

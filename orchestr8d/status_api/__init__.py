@@ -1,0 +1,1 @@
+"""The HTTP API: a table of routes as data, one gate before all of them, one file per resource."""

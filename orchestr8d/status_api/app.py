@@ -1,0 +1,68 @@
+"""Puts the API together: the table of all routes, and the application that serves them behind the gate."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from aiohttp import web
+
+from orchestr8d.status_api import (
+    events,
+    executors,
+    logs,
+    operations,
+    queues,
+    respond,
+    steering,
+    submit,
+    tasks,
+    tokens,
+    watch,
+)
+from orchestr8d.status_api.gate import Gate, middleware
+from orchestr8d.status_api.openapi import document
+from orchestr8d.status_api.reading import Inputs
+from orchestr8d.status_api.route import Call, Route
+from orchestr8d.status_api.services import Pool, Services, Waits
+
+__all__ = ["Pool", "Route", "Services", "Waits", "create_app", "table"]
+
+_RESOURCES = (submit, tasks, watch, steering, logs, events, queues, executors, tokens, operations)
+
+
+def table(version: str) -> tuple[Route, ...]:
+    """Every route there is, the OpenAPI document's own included."""
+    rendered: list[bytes] = []
+
+    async def openapi(services: Services, call: Call) -> web.Response:
+        if not rendered:  # made when first asked for
+            rendered.append(respond.encode(document(routes, version)))
+        return respond.raw(rendered[0])
+
+    this = Route("GET", "/openapi.json", openapi, "This document", "read", {200: dict[str, Any]})
+    routes = (*(route for resource in _RESOURCES for route in resource.ROUTES), this)
+    return routes
+
+
+def create_app(services: Services, extra_routes: Sequence[Route] = ()) -> web.Application:
+    """The application; `extra_routes` stand behind the same gate without being part of the API's document."""
+    endpoints: dict[object, Inputs] = {}
+    app = web.Application(middlewares=[middleware(Gate(services, endpoints))])
+    for route in (*table(services.version), *extra_routes):
+        added = app.router.add_route(route.method, route.path, _gate_only, expect_handler=_expect)
+        endpoints[added] = Inputs(route)
+
+    async def let_go(_: web.Application) -> None:
+        services.waits.end()
+
+    app.on_shutdown.append(let_go)
+    return app
+
+
+async def _gate_only(request: web.Request) -> web.StreamResponse:
+    raise AssertionError("the gate answers every request itself")
+
+
+async def _expect(request: web.Request) -> None:
+    """`100 Continue` is sent when the body is read: not to those who will be refused."""

@@ -1,0 +1,227 @@
+"""What tasks write: the output of attempts, read off the loop in pieces, followed while it grows; and their files."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import stat
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Final, Literal
+
+import msgspec
+from aiohttp import web
+
+from orchestr8d.core import model
+from orchestr8d.core.errors import Fault, Problem, refuse
+from orchestr8d.status_api import respond, views
+from orchestr8d.status_api.route import Call, Media, Route
+from orchestr8d.status_api.services import Services
+
+PIECE: Final = 256 * 1024
+# How often a file that somebody follows is looked at, in seconds: nothing tells that a child wrote to it.
+LOOK: Final = 0.2
+_TEXT: Final = "text/plain; charset=utf-8"
+_BYTES: Final = "application/octet-stream"
+
+
+class Wanted(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Which output, from where on."""
+
+    stream: Literal["stdout", "stderr"] = "stdout"
+    # The number of the attempt; the last one by default.
+    attempt: Annotated[int, msgspec.Meta(ge=1, le=2**31)] | None = None
+    # From this byte on.
+    offset: Annotated[int, msgspec.Meta(ge=0, le=2**62)] | None = None
+    # The last lines only.
+    tail: Annotated[int, msgspec.Meta(ge=0, le=1_000_000)] | None = None
+    # Go on until the task is final (with `attempt`: until that one ended).
+    follow: bool = False
+
+
+class Output:
+    """A file that may still grow, or not exist yet, read piece by piece from `position` on."""
+
+    def __init__(self, path: Path, position: int = 0) -> None:
+        self._path = path
+        self.position = position
+
+    async def piece(self) -> bytes:
+        """What comes next; empty when there is no more for now."""
+        data = await asyncio.to_thread(_read, self._path, self.position)
+        self.position += len(data)
+        return data
+
+    async def to_last_lines(self, lines: int) -> None:
+        self.position = await asyncio.to_thread(_start_of_last_lines, self._path, lines)
+
+
+def _open(path: Path) -> int:
+    # A fifo in its place must not hold a thread up, and a link must not lead elsewhere.
+    return os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+
+
+def _read(path: Path, position: int) -> bytes:
+    try:
+        fd = _open(path)
+    except FileNotFoundError:
+        return b""
+    try:
+        return os.pread(fd, PIECE, position)
+    finally:
+        os.close(fd)
+
+
+def _start_of_last_lines(path: Path, lines: int) -> int:
+    """The position at which the last `lines` lines begin; a last one that has no end yet counts."""
+    try:
+        fd = _open(path)
+    except FileNotFoundError:
+        return 0
+    try:
+        end = os.fstat(fd).st_size
+        if lines == 0 or end == 0:
+            return end
+        wanted = lines + (os.pread(fd, 1, end - 1) == b"\n")
+        position = end
+        while position > 0:
+            start = max(0, position - PIECE)
+            block = os.pread(fd, position - start, start)
+            found = block.count(b"\n")
+            if found >= wanted:
+                for _ in range(wanted):
+                    position = start + block.rindex(b"\n", 0, position - start)
+                return position + 1
+            wanted -= found
+            position = start
+        return 0
+    finally:
+        os.close(fd)
+
+
+def _pick(attempts: Sequence[model.Attempt], number: int | None) -> model.Attempt | None:
+    """The attempt with this number, or the last one; Problem when there is no such attempt."""
+    if number is None:
+        return attempts[-1] if attempts else None
+    for attempt in attempts:
+        if attempt.number == number:
+            return attempt
+    raise Problem("not-found", f"there is no attempt {number}")
+
+
+async def logs(services: Services, call: Call) -> web.StreamResponse:
+    wanted: Wanted = call.query
+    if wanted.offset is not None and wanted.tail is not None:
+        refuse([Fault("tail", "give offset or tail, not both")])
+    task = await services.store.task(call.path("id"))
+    attempt = _pick(await services.store.attempts(task.id), wanted.attempt)
+    response = web.StreamResponse(headers={"Content-Type": _TEXT, **respond.HEADERS})
+    await response.prepare(call.request)
+    follower = _Follower(services, task.id, wanted, response)
+    if wanted.follow:
+        await follower.follow(attempt)
+    elif attempt is not None:
+        await follower.drain(await follower.output(attempt))
+    await response.write_eof()
+    return response
+
+
+class _Follower:
+    """Copies the output of a task's attempts to one response."""
+
+    def __init__(self, services: Services, task_id: str, wanted: Wanted, response: web.StreamResponse) -> None:
+        self._services = services
+        self._task_id = task_id
+        self._wanted = wanted
+        self._response = response
+
+    async def output(self, attempt: model.Attempt) -> Output:
+        output = Output(self._path(attempt), self._wanted.offset or 0)
+        if self._wanted.tail is not None:
+            await output.to_last_lines(self._wanted.tail)
+        return output
+
+    def _path(self, attempt: model.Attempt) -> Path:
+        return self._services.attempt_dir(attempt.id) / self._wanted.stream
+
+    async def drain(self, output: Output) -> None:
+        while data := await output.piece():
+            await self._response.write(data)
+
+    async def follow(self, attempt: model.Attempt | None) -> None:
+        """Until the end; from one attempt to the next when no certain one was asked for."""
+        output = None if attempt is None else await self.output(attempt)
+        told = True
+        over = False
+        while True:
+            ready = self._services.bus.next_of(self._task_id)  # asked for before reading, so that nothing is missed
+            try:
+                following: model.Attempt | None = None
+                if told:
+                    over, following = await self._standing(attempt)
+                if output is not None:
+                    await self.drain(output)
+                if following is not None:
+                    attempt = following
+                    output = Output(self._path(attempt))
+                    continue
+                if over:
+                    return
+                told = await self._services.waits.until(ready, LOOK)
+            finally:
+                ready.cancel()
+            if self._services.waits.ended:
+                # Broken off, not ended: whoever follows may go on where it was once the daemon is back.
+                raise ConnectionResetError("draining")
+
+    async def _standing(self, attempt: model.Attempt | None) -> tuple[bool, model.Attempt | None]:
+        """Whether nothing more will be written, and the attempt that came after this one."""
+        task = await self._services.store.task(self._task_id)
+        attempts = await self._services.store.attempts(self._task_id)
+        if self._wanted.attempt is not None:
+            asked = _pick(attempts, self._wanted.attempt)
+            return asked is None or asked.status != "running", None
+        number = 0 if attempt is None else attempt.number
+        later = [other for other in attempts if other.number > number]
+        return views.is_final(task), later[0] if later else None
+
+
+async def file(services: Services, call: Call) -> web.StreamResponse:
+    """A file that a task made. Only what its runner named is served, and only from inside its directory."""
+    task = await services.store.task(call.path("id"))
+    name = call.path("path")
+    named = any(name in views.files_created(attempt) for attempt in await services.store.attempts(task.id))
+    cwd = task.read_spec().cwd
+    path = await asyncio.to_thread(_inside, Path(cwd), name) if named and cwd is not None else None
+    if path is None:
+        raise Problem("not-found", f"task {task.id} made no file {name!r}")
+    headers = {"Content-Type": _BYTES, "Content-Disposition": "attachment", **respond.HEADERS}
+    response = web.StreamResponse(headers=headers)
+    await response.prepare(call.request)
+    output = Output(path)
+    while data := await output.piece():
+        await response.write(data)
+    await response.write_eof()
+    return response
+
+
+def _inside(directory: Path, name: str) -> Path | None:
+    """The regular file `name` in `directory`, links resolved; None when it is none, or lies elsewhere."""
+    try:
+        path = (directory / name).resolve(strict=True)
+        regular = stat.S_ISREG(path.lstat().st_mode)
+    except (OSError, ValueError):
+        return None
+    return path if regular and path.is_relative_to(directory.resolve()) else None
+
+
+ROUTES = (
+    Route(
+        "GET", "/api/v1/tasks/{id}/logs", logs, "The output of a task", "read",
+        {200: Media(_TEXT, "The bytes as they were written")}, (422,), query=Wanted, inside="own",
+    ),
+    Route(
+        "GET", "/api/v1/tasks/{id}/files/{path:.+}", file, "A file named in `files_created`", "read",
+        {200: Media(_BYTES, "The file")}, inside="own",
+    ),
+)  # fmt: skip

@@ -1,0 +1,83 @@
+"""What the API needs of the rest of the daemon, handed over by whoever wires it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from orchestr8d.clock import Clock
+from orchestr8d.config import Config
+from orchestr8d.events import Bus
+from orchestr8d.metrics import Metrics
+from orchestr8d.store import Store
+from orchestr8d.tokens import TokenKeeper
+
+
+class Pool(Protocol):
+    """The attempts that run here."""
+
+    @property
+    def slots(self) -> int: ...
+    @property
+    def running(self) -> int: ...
+    def cancel(self, task_id: str) -> None:
+        """Ends this task's attempt, if it runs here."""
+        ...
+
+    def attempt_task(self, attempt_id: str) -> str | None:
+        """The task of an attempt that runs here; None otherwise."""
+        ...
+
+
+class Waits:
+    """Requests that wait for something (long-polls, streams), so that a draining daemon can let go of them all."""
+
+    def __init__(self) -> None:
+        self.ended = False
+        self._waiting: set[asyncio.Future[None]] = set()
+
+    def end(self) -> None:
+        """Whoever waits is answered now, and nobody waits from now on. To be called when draining begins."""
+        self.ended = True
+        for ready in self._waiting:
+            if not ready.done():
+                ready.set_result(None)
+
+    async def until(self, ready: asyncio.Future[None], seconds: float) -> bool:
+        """True when `ready` (from the bus) was told, False when the time passed first; at once when draining."""
+        if self.ended:
+            ready.cancel()
+            return False
+        self._waiting.add(ready)
+        try:
+            async with asyncio.timeout(seconds):
+                await ready
+            return True
+        except TimeoutError:
+            return False
+        finally:
+            self._waiting.discard(ready)
+            ready.cancel()
+
+
+@dataclass
+class Services:
+    store: Store
+    bus: Bus
+    clock: Clock
+    config: Callable[[], Config]
+    tokens: TokenKeeper
+    metrics: Metrics
+    pool: Pool
+    # Where an attempt's output is.
+    attempt_dir: Callable[[str], Path]
+    draining: Callable[[], bool]
+    # `{"status": "ok", …}`; with any other status `/healthz` answers 503.
+    health: Callable[[], dict[str, object]]
+    version: str
+    # The attempt inside which a process lives, by its pid.
+    attempt_of: Callable[[int], str | None]
+    waits: Waits = field(default_factory=Waits)

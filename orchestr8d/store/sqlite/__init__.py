@@ -1,0 +1,56 @@
+"""The SQLite backend: one file, one writer, readers beside it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import aiosqlite
+
+from orchestr8d.clock import Clock
+from orchestr8d.events import Bus
+from orchestr8d.store import Limits
+from orchestr8d.store.sqlite import schema
+from orchestr8d.store.sqlite.follow import Follower
+from orchestr8d.store.sqlite.schema import (
+    backup_file,
+    corrupts_wal,
+    latest_version,
+    migrate_file,
+    restore_file,
+    schema_version,
+)
+from orchestr8d.store.sqlite.store import SqliteStore, last_queued_at
+from orchestr8d.store.sqlite.writer import OnCommit, Writer, in_thread, raw
+
+__all__ = [
+    "SqliteStore", "backup_file", "corrupts_wal", "latest_version", "migrate_file", "open_store", "restore_file",
+    "schema_version",
+]  # fmt: skip
+_READERS = 2
+
+
+async def open_store(
+    path: Path,
+    *,
+    clock: Clock,
+    bus: Bus,
+    limits: Limits | None = None,
+    synchronous: str = "FULL",
+    on_commit: OnCommit | None = None,
+) -> SqliteStore:
+    """Opens (and makes, and migrates) the database at `path`. `on_commit` is told (units, seconds) of each commit."""
+    db = await aiosqlite.Connection(lambda: schema.connect(path), iter_chunk_size=64)
+    readers: list[aiosqlite.Connection] = []
+    try:
+        await in_thread(db, schema.migrate, raw(db))
+        await in_thread(db, raw(db).execute, f"PRAGMA synchronous = {synchronous}")
+        follower = Follower()
+        follower.last_queued_at = await in_thread(db, last_queued_at, raw(db))
+        for _ in range(_READERS):
+            readers.append(await aiosqlite.Connection(lambda: schema.connect(path, readonly=True), iter_chunk_size=64))
+    except BaseException:
+        for connection in (db, *readers):
+            await connection.close()
+        raise
+    writer = Writer(db, clock, bus, follower, on_commit)
+    return SqliteStore(path, writer, follower, readers, clock, limits or Limits())

@@ -1,0 +1,89 @@
+"""What follows from a task's end or a key's release, in the same transaction: dependents go on or are cut off, the next
+of a key may run. No sweep is needed, and none can be missed."""
+
+from __future__ import annotations
+
+from orchestr8d.core import admission, claims
+from orchestr8d.core.model import Task
+from orchestr8d.store.sqlite import reads
+from orchestr8d.store.sqlite.transaction import Tx
+
+# The queues in which tasks of a key wait, by skipping along the index: their number matters, not that of the tasks.
+_KEY_QUEUES = """
+WITH RECURSIVE q (name) AS (
+  SELECT min(queue) FROM tasks WHERE status = 'queued' AND concurrency_key IS NOT NULL AND concurrency_key = :key
+  UNION ALL
+  SELECT (SELECT min(queue) FROM tasks
+          WHERE status = 'queued' AND concurrency_key IS NOT NULL AND concurrency_key = :key AND queue > q.name)
+  FROM q WHERE q.name IS NOT NULL
+)
+SELECT name FROM q WHERE name IS NOT NULL
+"""
+_KEY_FIRST = (
+    "status = 'queued' AND concurrency_key IS NOT NULL AND concurrency_key = ? AND queue = ? ORDER BY rank, seq LIMIT ?"
+)
+_KEY_OPEN = "status = 'queued' AND concurrency_key IS NOT NULL AND hold IS NULL AND concurrency_key = ?"
+
+
+class Follower:
+    """Holds what the decisions need: limits are read at each call, since a reload exchanges them."""
+
+    def __init__(self) -> None:
+        self.head_start = 900.0
+        self.per_key = 1
+        self.last_queued_at = 0
+
+    def __call__(self, tx: Tx) -> None:
+        while tx.ended:
+            self._release_dependents(tx, tx.ended.pop())
+        for key in sorted(tx.keys):
+            self._window(tx, key)
+        tx.keys.clear()
+
+    def _release_dependents(self, tx: Tx, ended: Task) -> None:
+        edges = tx.db.execute("SELECT task_id, kind FROM task_deps WHERE depends_on = ?", (ended.id,)).fetchall()
+        for task_id, kind in edges:
+            # Read anew: an earlier edge may have moved it.
+            task = reads.task(tx.db, task_id)
+            if task.status != "pending":
+                continue
+            error = admission.dependency_ended(task, ended, kind)
+            if error is not None:
+                tx.apply(admission.finalise(task, "failed", tx.now, error))
+                continue
+            tx.db.execute(
+                "DELETE FROM task_deps WHERE depends_on = ? AND task_id = ? AND kind = ?", (ended.id, task_id, kind)
+            )
+            task = tx.apply(admission.Change(task, {"blockers": task.blockers - 1}, []))
+            if admission.may_queue(task, tx.now):
+                self.enqueue(tx, task)
+
+    def enqueue(self, tx: Tx, task: Task) -> Task:
+        task = tx.apply(admission.enqueue(task, tx.now, self.last_queued_at, self.head_start))
+        self.note(task)
+        return task
+
+    def note(self, task: Task) -> None:
+        """queued_at never runs backwards, whatever the clock does."""
+        if task.queued_at is not None:
+            self.last_queued_at = max(self.last_queued_at, task.queued_at)
+
+    def key_free(self, tx: Tx, key: str) -> int:
+        """How many more tasks of this key may run."""
+        sql = f"SELECT count(*) FROM tasks WHERE {reads.BUSY_SQL} AND concurrency_key IS NOT NULL AND concurrency_key = ?"
+        running: int = tx.db.execute(sql, (key,)).fetchone()[0]
+        return self.per_key - running
+
+    def _window(self, tx: Tx, key: str) -> None:
+        free = self.key_free(tx, key)
+        first: list[Task] = []
+        if free > 0:
+            for (queue,) in tx.db.execute(_KEY_QUEUES, {"key": key}).fetchall():
+                first += reads.tasks(tx.db, _KEY_FIRST, key, queue, free)
+        change = claims.window(first, reads.tasks(tx.db, _KEY_OPEN, key), free)
+        if change.open:
+            tx.db.executemany("UPDATE tasks SET hold = NULL WHERE seq = ?", [(seq,) for seq in change.open])
+        if change.hold:
+            tx.db.executemany(
+                "UPDATE tasks SET hold = 'concurrency_key' WHERE seq = ?", [(seq,) for seq in change.hold]
+            )

@@ -1,0 +1,241 @@
+"""What is read: functions of a connection, used by the readers and inside transactions alike."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from orchestr8d.core import claims, durations
+from orchestr8d.core.errors import Problem
+from orchestr8d.core.model import Attempt, Executor, Queue, Result, Task, TaskView, Token
+from orchestr8d.core.states import WAITING
+from orchestr8d.core.waiting import Why, waiting_for
+from orchestr8d.events import Event
+from orchestr8d.store import EventFilter, TaskFilter
+from orchestr8d.store.sqlite.transaction import TASK_COLUMNS
+
+ATTEMPT_COLUMNS = ", ".join(Attempt.__struct_fields__)
+TOKEN_COLUMNS = ", ".join(Token.__struct_fields__)
+_TASK = f"SELECT {TASK_COLUMNS} FROM tasks WHERE "
+_TASK_T = "SELECT " + ", ".join(f"t.{name}" for name in Task.__struct_fields__)
+BUSY_SQL = "status IN ('running', 'needs_input')"
+# Values that most tasks share have no index (sql/0001): the others are found by a partial one, named literally.
+_COMMON = {"queue": "default", "user_id": "local"}
+
+
+def tasks(db: sqlite3.Connection, where: str, *args: Any) -> list[Task]:
+    return [Task(*row) for row in db.execute(_TASK + where, args)]
+
+
+def find(db: sqlite3.Connection, task_id: str) -> Task | None:
+    row = db.execute(_TASK + "id = ?", (task_id,)).fetchone()
+    return None if row is None else Task(*row)
+
+
+def task(db: sqlite3.Connection, task_id: str) -> Task:
+    found = find(db, task_id)
+    if found is None:
+        raise Problem("not-found", f"there is no task {task_id}")
+    return found
+
+
+def statuses(db: sqlite3.Connection, ids: Sequence[str]) -> dict[str, str]:
+    """Status by id of those that exist."""
+    found: dict[str, str] = {}
+    for task_id in ids:
+        row = db.execute("SELECT status FROM tasks WHERE id = ?", (task_id,)).fetchone()
+        if row is not None:
+            found[task_id] = row[0]
+    return found
+
+
+def attempts(db: sqlite3.Connection, task_id: str) -> list[Attempt]:
+    rows = db.execute(f"SELECT {ATTEMPT_COLUMNS} FROM attempts WHERE task_id = ? ORDER BY number", (task_id,))
+    return [Attempt(*row) for row in rows]
+
+
+def queue_starts(db: sqlite3.Connection, queue: Queue, now: int) -> list[int]:
+    """Starts within the period of the queue's rate, oldest first."""
+    if queue.rate is None:
+        return []
+    _, period = durations.rate(queue.rate)
+    rows = db.execute(
+        # Starts in the future were made before the clock was set back while no daemon ran; nothing is known of them.
+        "SELECT at FROM queue_starts WHERE queue = ? AND at > ? AND at <= ? ORDER BY at",
+        (queue.name, now - round(period * 1000), now),
+    )
+    return [row[0] for row in rows]
+
+
+def queues(db: sqlite3.Connection, now: int, names: Sequence[str] | None = None) -> list[Queue]:
+    """All queues by name, or those of `names` that exist."""
+    sql = "SELECT name, max_running, rate, paused, depth FROM queues"
+    if names is not None:
+        sql += f" WHERE name IN ({', '.join('?' * len(names))})"
+    running = dict(db.execute(f"SELECT queue, count(*) FROM tasks WHERE {BUSY_SQL} GROUP BY queue"))
+    found = []
+    for name, limit, rate, paused, depth in db.execute(sql + " ORDER BY name", names or ()):
+        queue = Queue(name, limit, rate, bool(paused), depth, running.get(name, 0))
+        if rate is not None:
+            queue.open_at = claims.open_at(queue, queue_starts(db, queue, now))
+        found.append(queue)
+    return found
+
+
+def view(db: sqlite3.Connection, task_id: str, now: int) -> TaskView:
+    found = task(db, task_id)
+    views = _with_reasons(db, [found], now)
+    views[0].attempts = attempts(db, task_id)
+    return views[0]
+
+
+def _with_reasons(db: sqlite3.Connection, found: Sequence[Task], now: int) -> list[TaskView]:
+    names = {t.queue for t in found if t.status == "queued"}
+    by_name = {q.name: q for q in queues(db, now, sorted(names))} if names else {}
+    views = []
+    for t in found:
+        why = Why(queue=by_name.get(t.queue), now=now)
+        if t.blockers:
+            edges = db.execute("SELECT kind, depends_on FROM task_deps WHERE task_id = ? ORDER BY depends_on", (t.id,))
+            for kind, other in edges:
+                (why.tasks if kind == "task" else why.unique).append(other)
+        if t.hold == "concurrency_key":
+            why.key_holder = _key_holder(db, t)
+        views.append(TaskView(t, waiting_for(t, why)))
+    return views
+
+
+def _key_holder(db: sqlite3.Connection, t: Task) -> str | None:
+    for state in (BUSY_SQL, "status = 'queued' AND hold IS NULL"):
+        sql = f"SELECT id FROM tasks WHERE {state} AND concurrency_key IS NOT NULL AND concurrency_key = ? LIMIT 1"
+        row = db.execute(sql, (t.concurrency_key,)).fetchone()
+        if row is not None:
+            return str(row[0])
+    return None
+
+
+def match_words(q: str) -> str:
+    """What a person types as a query of FTS5: every word must occur, the last may be a beginning."""
+    words = ['"' + word.replace('"', '""') + '"' for word in q.replace("\0", " ").split()]
+    return " ".join(words) + "*" if words else '""'
+
+
+def views(db: sqlite3.Connection, wanted: TaskFilter, limit: int, before: int | None, now: int) -> list[TaskView]:
+    # A status at a time: each is a walk along its index, where a list of them would be sorted.
+    found: list[Task] = []
+    every: Sequence[str | None] = wanted.status or (None,)
+    for status in every:
+        found += _page(db, wanted, status, limit, before)
+    found.sort(key=lambda t: -t.seq)
+    return _with_reasons(db, found[:limit], now)
+
+
+def _page(
+    db: sqlite3.Connection, wanted: TaskFilter, status: str | None, limit: int, before: int | None
+) -> list[Task]:
+    source, where, args = "tasks t", ["TRUE"], list[Any]()
+    order = "t.seq"
+    if wanted.q is not None:
+        source = "task_text f CROSS JOIN tasks t ON t.seq = f.rowid"
+        where.append("f.task_text MATCH ?")
+        args.append(match_words(wanted.q))
+        order = "f.rowid"
+    elif wanted.tags:
+        source = "task_tags g CROSS JOIN tasks t ON t.seq = g.seq"
+        order = "g.seq"
+        where.append("g.tag = ?")
+        args.append(wanted.tags[0])
+    for tag in wanted.tags if wanted.q is not None else wanted.tags[1:]:
+        where.append("EXISTS (SELECT 1 FROM task_tags x WHERE x.tag = ? AND x.seq = t.seq)")
+        args.append(tag)
+    if before is not None:
+        where.append(f"{order} < ?")
+        args.append(before)
+    if status is not None:
+        where.append("t.status = ?")
+        args.append(status)
+    for column in ("agent", "workflow_id", "schedule_id", "queue", "user_id"):
+        value = getattr(wanted, column)
+        if value is None:
+            continue
+        where.append(f"t.{column} = ?")
+        args.append(value)
+        if column in _COMMON and value != _COMMON[column]:
+            where.append(f"t.{column} <> '{_COMMON[column]}'")
+    if wanted.tail is not None:
+        # A walk over the index of ids alone: much less to read than the rows.
+        where.append("t.seq IN (SELECT seq FROM tasks INDEXED BY sqlite_autoindex_tasks_1 WHERE substr(id, ?) = ?)")
+        args += [-len(wanted.tail), wanted.tail]
+    sql = f"{_TASK_T} FROM {source} WHERE {' AND '.join(where)} ORDER BY {order} DESC LIMIT ?"
+    return [Task(*row) for row in db.execute(sql, (*args, limit))]
+
+
+def result(db: sqlite3.Connection, task_id: str) -> Result:
+    found = task(db, task_id)
+    body = db.execute("SELECT body FROM results WHERE task_id = ?", (task_id,)).fetchone()
+    last = db.execute(
+        f"SELECT {ATTEMPT_COLUMNS} FROM attempts WHERE task_id = ? ORDER BY number DESC LIMIT 1", (task_id,)
+    ).fetchone()
+    return Result(found, None if body is None else body[0], None if last is None else Attempt(*last))
+
+
+def events(db: sqlite3.Connection, wanted: EventFilter, after: int, limit: int) -> tuple[list[Event], int]:
+    """In log order, at most `limit`, and the id up to which the log was read. One step reads a bounded stretch."""
+    where, args = ["id > ?"], [after]
+    conditions: list[Any] = []
+    if wanted.types:
+        exact = [t for t in wanted.types if not t.endswith("*")]
+        starts = [t[:-1] for t in wanted.types if t.endswith("*")]
+        parts = ["type = ?"] * len(exact) + ["substr(type, 1, ?) = ?"] * len(starts)
+        where.append(f"({' OR '.join(parts)})")
+        conditions += exact
+        for start in starts:
+            conditions += [len(start), start]
+    for column in ("task_id", "workflow_id", "user_id"):
+        value = getattr(wanted, column)
+        if value is not None:
+            where.append(f"{column} = ?")
+            conditions.append(value)
+    newest = event_bounds(db)[1]
+    # A task's own events have an index; anything else reads a stretch of the log at a time.
+    upto = newest if wanted.task_id is not None else min(newest, after + 20_000)
+    sql = (
+        "SELECT id, type, at, task_id, workflow_id, user_id, data FROM events "
+        f"WHERE {' AND '.join(where)} AND id <= ? ORDER BY id LIMIT ?"
+    )
+    rows = db.execute(sql, (*args, *conditions, upto, limit)).fetchall()
+    found = [Event(i, type_, at, task, flow, user, msgspec.Raw(data.encode())) for i, type_, at, task, flow, user, data in rows]
+    return found, (found[-1].id if len(found) == limit else max(after, upto))
+
+
+def event_bounds(db: sqlite3.Connection) -> tuple[int, int]:
+    row = db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'events'").fetchone()
+    newest = 0 if row is None else int(row[0])
+    oldest = db.execute("SELECT min(id) FROM events").fetchone()[0]
+    return (newest + 1 if oldest is None else int(oldest)), newest
+
+
+def executors(db: sqlite3.Connection) -> list[Executor]:
+    columns = ", ".join(Executor.__struct_fields__)
+    found = []
+    for row in db.execute(f"SELECT {columns} FROM executors ORDER BY started_at DESC, id DESC LIMIT 100"):
+        by_name = dict(zip(Executor.__struct_fields__, row, strict=True))
+        by_name["labels"] = msgspec.json.decode(by_name["labels"])
+        found.append(Executor(**by_name))
+    return found
+
+
+def tokens(db: sqlite3.Connection) -> list[Token]:
+    found = []
+    for row in db.execute(f"SELECT {TOKEN_COLUMNS} FROM tokens ORDER BY created_at DESC, id DESC"):
+        lists = [None if v is None else msgspec.json.decode(v, type=list[str]) for v in row[5:7]]
+        found.append(Token(*row[:5], *lists, *row[7:]))
+    return found
+
+
+def counts(db: sqlite3.Connection) -> dict[str, int]:
+    unfinished = [*sorted(WAITING), "running", "needs_input"]
+    return {s: db.execute("SELECT count(*) FROM tasks WHERE status = ?", (s,)).fetchone()[0] for s in unfinished}

@@ -1,0 +1,137 @@
+"""A write transaction: applies the changes that core decided, and carries what follows from them to the commit."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from orchestr8d.core import states
+from orchestr8d.core.admission import Admitted, Change
+from orchestr8d.core.model import Task
+from orchestr8d.core.states import FINAL, WAITING
+from orchestr8d.events import Event
+
+TASK_COLUMNS = ", ".join(Task.__struct_fields__)
+_INSERT_TASK = f"INSERT INTO tasks ({TASK_COLUMNS}) VALUES ({', '.join('?' * len(Task.__struct_fields__))})"
+_INSERT_EVENT = "INSERT INTO events (id, type, at, task_id, workflow_id, user_id, data) VALUES (?, ?, ?, ?, ?, ?, ?)"
+_ADD_DEPTH = (
+    "INSERT INTO queues (name, depth) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET depth = depth + excluded.depth"
+)
+_JSON = msgspec.json.Encoder()
+
+
+class Tx:
+    """One transaction of the writer. `follow` is run after each unit that ended a task or touched a key."""
+
+    def __init__(self, db: sqlite3.Connection, now: int, follow: Callable[[Tx], None]) -> None:
+        self.db = db
+        self.now = now
+        self.events: list[Event] = []
+        # Running tasks whose cancellation was asked for.
+        self.cancels: list[str] = []
+        # Tasks that became final and concurrency keys that were touched, in this unit.
+        self.ended: list[Task] = []
+        self.keys: set[str] = set()
+        self._follow = follow
+        self._depth_delta: dict[str, int] = {}
+        numbers = dict(db.execute("SELECT name, seq FROM sqlite_sequence"))
+        self._seq: int = numbers.get("tasks", 0)
+        self._event: int = numbers.get("events", 0)
+
+    def mark(self) -> tuple[int, int, int, int, dict[str, int]]:
+        return len(self.events), len(self.cancels), self._seq, self._event, dict(self._depth_delta)
+
+    def back_to(self, mark: tuple[int, int, int, int, dict[str, int]]) -> None:
+        """Forgets what a failed unit did: its rows are gone with its savepoint."""
+        events, cancels, self._seq, self._event, self._depth_delta = mark
+        del self.events[events:]
+        del self.cancels[cancels:]
+        self.ended.clear()
+        self.keys.clear()
+
+    def next_seq(self) -> int:
+        self._seq += 1
+        return self._seq
+
+    def tell(self, type_: str, data: Mapping[str, Any], task: Task | None = None) -> None:
+        """Adds an event to the log; it is written at the end of the transaction, in one go."""
+        self._event += 1
+        body = msgspec.Raw(_JSON.encode(data))
+        if task is None:
+            self.events.append(Event(self._event, type_, self.now, None, None, None, body))
+        else:
+            self.events.append(Event(self._event, type_, self.now, task.id, task.workflow_id, task.user_id, body))
+
+    def insert(self, admitted: Sequence[Admitted]) -> None:
+        self.db.executemany(_INSERT_TASK, [msgspec.structs.astuple(a.task) for a in admitted])
+        tags: list[tuple[str, int]] = []
+        for a in admitted:
+            task = a.task
+            if task.status in WAITING:
+                self._count(task.queue, 1)
+            if task.concurrency_key is not None:
+                self.keys.add(task.concurrency_key)
+            if '"tags"' in task.spec:
+                tags += [(tag, task.seq) for tag in task.read_spec().tags]
+            if a.edges:
+                self.db.executemany(
+                    "INSERT INTO task_deps (depends_on, task_id, kind) VALUES (?, ?, ?)",
+                    [(other, task.id, kind) for kind, other in a.edges],
+                )
+            for event in a.events:
+                self.tell(event.type, event.data, task)
+        if tags:
+            self.db.executemany("INSERT INTO task_tags (tag, seq) VALUES (?, ?)", tags)
+
+    def apply(self, change: Change) -> Task:
+        """Writes a change, fenced by the state that it was decided on; answers the task as it is now."""
+        old = change.task
+        status = change.set.get("status", old.status)
+        if status != old.status:
+            states.check(old.status, status)
+        columns = {**change.set, "updated_at": self.now}
+        cursor = self.db.execute(
+            f"UPDATE tasks SET {', '.join(f'{name} = ?' for name in columns)} WHERE seq = ? AND status = ?",
+            (*columns.values(), old.seq, old.status),
+        )
+        if cursor.rowcount != 1:
+            raise RuntimeError(f"task {old.id} is no longer {old.status}: a decision was made on a stale row")
+        task = msgspec.structs.replace(old, **columns)
+        if old.status in WAITING:
+            self._count(old.queue, -1)
+        if status in WAITING:
+            self._count(task.queue, 1)
+        for key in (old.concurrency_key, task.concurrency_key):
+            if key is not None:
+                self.keys.add(key)
+        if status in FINAL:
+            self.ended.append(task)
+            if old.blockers:
+                self.db.execute("DELETE FROM task_deps WHERE task_id = ?", (task.id,))
+        for event in change.events:
+            self.tell(event.type, event.data, task)
+        return task
+
+    def depth(self, queue: str) -> int:
+        """Tasks that wait in a queue, those of this transaction included."""
+        row = self.db.execute("SELECT depth FROM queues WHERE name = ?", (queue,)).fetchone()
+        return (row[0] if row else 0) + self._depth_delta.get(queue, 0)
+
+    def _count(self, queue: str, by: int) -> None:
+        self._depth_delta[queue] = self._depth_delta.get(queue, 0) + by
+
+    def follow_up(self) -> None:
+        if self.ended or self.keys:
+            self._follow(self)
+
+    def flush(self) -> None:
+        """Before the commit: the counts and the log."""
+        changed = [item for item in self._depth_delta.items() if item[1]]
+        if changed:
+            self.db.executemany(_ADD_DEPTH, changed)
+        if self.events:
+            rows = [(e.id, e.type, e.at, e.task_id, e.workflow_id, e.user_id, bytes(e.data).decode()) for e in self.events]
+            self.db.executemany(_INSERT_EVENT, rows)

@@ -1,0 +1,181 @@
+"""Everything around the queue: executors, tokens, the full-text index, clock steps, retention."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+
+import msgspec
+
+from orchestr8d.core.model import Attempt, Executor, Task, Token
+from orchestr8d.store import Claim, Expired, Retention
+from orchestr8d.store.sqlite import reads
+from orchestr8d.store.sqlite.transaction import Tx
+
+_JSON = msgspec.json.Encoder()
+# Rows a step: small enough that other writes do not notice.
+TEXT_STEP = 500
+PRUNE_STEP = 500
+IDEMPOTENCY_MS = 24 * 3600 * 1000
+
+
+def running(db: sqlite3.Connection) -> list[Claim]:
+    rows = db.execute(f"SELECT {reads.ATTEMPT_COLUMNS} FROM attempts WHERE status = 'running'").fetchall()
+    found = []
+    for row in rows:
+        attempt = Attempt(*row)
+        found.append(Claim(reads.task(db, attempt.task_id), attempt))
+    return found
+
+
+def shift(tx: Tx, seconds: float) -> None:
+    """The wall clock was stepped: what came from a duration still means that duration."""
+    ms = round(seconds * 1000)
+    tx.db.execute("UPDATE tasks SET wake_at = wake_at + ? WHERE wake_at IS NOT NULL AND wake_is_delay = 1", (ms,))
+    tx.db.execute(
+        "UPDATE tasks SET deadline_at = deadline_at + ? WHERE deadline_at IS NOT NULL AND completed_at IS NULL", (ms,)
+    )
+    tx.db.execute("UPDATE OR REPLACE queue_starts SET at = at + ?", (ms,))
+
+
+def touch_keys(tx: Tx) -> None:
+    sql = "SELECT DISTINCT concurrency_key FROM tasks WHERE status = 'queued' AND concurrency_key IS NOT NULL"
+    tx.keys.update(row[0] for row in tx.db.execute(sql))
+
+
+def register(tx: Tx, executor: Executor) -> None:
+    lost = "UPDATE executors SET state = 'lost' WHERE state IN ('running', 'draining') AND host = ? RETURNING id, pid"
+    for old_id, pid in tx.db.execute(lost, (executor.host,)).fetchall():
+        tx.tell("executor.lost", {"executor_id": old_id, "host": executor.host, "pid": pid})
+    e = executor
+    tx.db.execute(
+        f"INSERT INTO executors ({', '.join(Executor.__struct_fields__)}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (e.id, e.host, e.pid, e.version, e.started_at, e.heartbeat_at, _JSON.encode(e.labels).decode(), e.slots,
+         e.running, e.state),
+    )  # fmt: skip
+    tx.tell("executor.started", {"executor_id": e.id, "host": e.host, "pid": e.pid, "version": e.version})
+
+
+def heartbeat(tx: Tx, executor_id: str, running_now: int, state: str) -> None:
+    before = tx.db.execute("SELECT state, host, pid FROM executors WHERE id = ?", (executor_id,)).fetchone()
+    tx.db.execute(
+        "UPDATE executors SET heartbeat_at = ?, running = ?, state = ? WHERE id = ?",
+        (tx.now, running_now, state, executor_id),
+    )
+    if before is not None and state == "stopped" and before[0] != "stopped":
+        tx.tell("executor.stopped", {"executor_id": executor_id, "host": before[1], "pid": before[2]})
+
+
+def add_token(tx: Tx, token: Token) -> None:
+    lists = [None if v is None else _JSON.encode(v).decode() for v in (token.runners, token.agents)]
+    tx.db.execute(
+        f"INSERT INTO tokens ({reads.TOKEN_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (token.id, token.name, token.hash, token.scope, token.user_id, *lists, token.created_at, token.expires_at),
+    )
+
+
+# -- full text: behind the submits, caught up before each search
+
+
+def _text(task: Task) -> tuple[str, str]:
+    """What `q=` searches of a task: (title, command and prompt)."""
+    spec = task.read_spec()
+    return spec.title or "", " ".join([*(spec.command or []), spec.prompt or ""])
+
+
+def _text_seq(db: sqlite3.Connection) -> int:
+    row = db.execute("SELECT value FROM meta WHERE key = 'text_seq'").fetchone()
+    return 0 if row is None else int(row[0])
+
+
+def text_waits(db: sqlite3.Connection) -> bool:
+    row = db.execute("SELECT seq FROM tasks ORDER BY seq DESC LIMIT 1").fetchone()
+    return row is not None and row[0] > _text_seq(db)
+
+
+def index_text(tx: Tx) -> bool:
+    done = _text_seq(tx.db)
+    found = reads.tasks(tx.db, "seq > ? ORDER BY seq LIMIT ?", done, TEXT_STEP)
+    if not found:
+        return False
+    tx.db.executemany(
+        "INSERT INTO task_text (rowid, title, input) VALUES (?, ?, ?)", [(t.seq, *_text(t)) for t in found]
+    )
+    tx.db.execute("INSERT OR REPLACE INTO meta (key, value) VALUES ('text_seq', ?)", (str(found[-1].seq),))
+    return len(found) == TEXT_STEP
+
+
+def _untext(tx: Tx, tasks: Sequence[Task]) -> None:
+    # The index holds no text of its own: a row is taken out by the words that went in.
+    done = _text_seq(tx.db)
+    tx.db.executemany(
+        "INSERT INTO task_text (task_text, rowid, title, input) VALUES ('delete', ?, ?, ?)",
+        [(t.seq, *_text(t)) for t in tasks if t.seq <= done],
+    )
+
+
+def retext(tx: Tx, old: Task, new: Task) -> None:
+    """After an edit."""
+    if _text(old) != _text(new) and old.seq <= _text_seq(tx.db):
+        _untext(tx, [old])
+        tx.db.execute("INSERT INTO task_text (rowid, title, input) VALUES (?, ?, ?)", (new.seq, *_text(new)))
+    tags, before = set(new.read_spec().tags), set(old.read_spec().tags)
+    tx.db.executemany("DELETE FROM task_tags WHERE tag = ? AND seq = ?", [(t, new.seq) for t in before - tags])
+    tx.db.executemany("INSERT INTO task_tags (tag, seq) VALUES (?, ?)", [(t, new.seq) for t in tags - before])
+
+
+# -- retention
+
+
+def expired(db: sqlite3.Connection, retention: Retention, now: int) -> list[Expired]:
+    found: list[Expired] = []
+    for status, keep in sorted(retention.tasks.items()):
+        if keep is None:
+            continue
+        for task_id in _expired_ids(db, status, now - round(keep * 1000), PRUNE_STEP - len(found)):
+            attempts = db.execute("SELECT id FROM attempts WHERE task_id = ?", (task_id,))
+            found.append(Expired(task_id, [row[0] for row in attempts]))
+    return found
+
+
+def _expired_ids(db: sqlite3.Connection, status: str, cutoff: int, limit: int) -> list[str]:
+    """Tasks of a final state that ended before `cutoff`, walked in the order they were made, along the index of lists:
+    they end about in that order, and an index of its own would cost every task a write."""
+    rows = db.execute(
+        "SELECT id FROM (SELECT id, completed_at FROM tasks WHERE status = ? ORDER BY seq LIMIT ?) "
+        "WHERE completed_at < ? LIMIT ?",
+        (status, limit * 2, cutoff, limit),
+    )
+    return [row[0] for row in rows]
+
+
+def remove(tx: Tx, task_ids: Sequence[str]) -> None:
+    doomed = [task for task_id in task_ids if (task := reads.find(tx.db, task_id)) is not None]
+    _untext(tx, doomed)
+    for task in doomed:
+        if task.completed_at is None:
+            raise RuntimeError(f"task {task.id} is {task.status}: only a final one can be removed")
+        tx.db.execute("DELETE FROM attempts WHERE task_id = ?", (task.id,))
+        tx.db.execute("DELETE FROM results WHERE task_id = ?", (task.id,))
+        tx.db.execute("DELETE FROM task_deps WHERE depends_on = ?", (task.id,))
+        tx.db.executemany(
+            "DELETE FROM task_tags WHERE tag = ? AND seq = ?", [(tag, task.seq) for tag in task.read_spec().tags]
+        )
+        tx.db.execute("DELETE FROM tasks WHERE seq = ?", (task.seq,))
+
+
+def prune_log(tx: Tx, retention: Retention) -> bool:
+    step = PRUNE_STEP * 4
+    events = 0
+    if retention.events is not None:
+        cutoff = tx.now - round(retention.events * 1000)
+        events = tx.db.execute(
+            "DELETE FROM events WHERE id IN (SELECT id FROM events ORDER BY id LIMIT ?) AND at < ?", (step, cutoff)
+        ).rowcount
+    keys = tx.db.execute(
+        "DELETE FROM idempotency WHERE (scope, key) IN "
+        "(SELECT scope, key FROM idempotency WHERE created_at < ? ORDER BY created_at LIMIT ?)",
+        (tx.now - IDEMPOTENCY_MS, step),
+    ).rowcount
+    tx.db.execute("DELETE FROM queue_starts WHERE queue NOT IN (SELECT name FROM queues WHERE rate IS NOT NULL)")
+    return step in (events, keys)

@@ -1,0 +1,184 @@
+"""The pool of task runners: a coroutine for each attempt, from its claim to its stored outcome."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Protocol
+
+import structlog
+
+from orchestr8d.clock import Clock
+from orchestr8d.core.errors import LeaseLost, Problem
+from orchestr8d.core.model import Task
+from orchestr8d.core.outcome import Outcome, failed
+from orchestr8d.store import Claim
+from orchestr8d.task_runners import Limits, Run, Runner, Stop, Why
+
+# Seconds until an outcome that could not be stored is tried again, and before a run that the machine had no room for
+# goes back to the queue: else it would be claimed again at once.
+STORE_PAUSE = 1.0
+SHORTAGE_PAUSE = 1.0
+
+
+class Finishes(Protocol):
+    """What the pool needs of the store."""
+
+    async def finish(self, task_id: str, attempt_id: str, executor_id: str, outcome: Outcome) -> Task: ...
+
+
+class Active:
+    """An attempt that runs here."""
+
+    def __init__(self, claim: Claim, stop: Stop) -> None:
+        self.claim = claim
+        self.stop = stop
+        # Set once the outcome is known: from then on only storing it is left, which a shutdown waits for.
+        self.ended = False
+        self.coroutine: asyncio.Task[None] | None = None
+
+
+class TaskPool:
+    """Runs claims. `env` makes an attempt's ORCHESTR8_* variables; `on_free` is called when a slot becomes free."""
+
+    def __init__(
+        self,
+        store: Finishes,
+        clock: Clock,
+        executor_id: str,
+        runners: Mapping[str, Runner],
+        directory: Callable[[str], Path],
+        env: Callable[[Claim], Mapping[str, str]],
+        limits: Callable[[], Limits],
+        slots: Callable[[], int],
+        on_free: Callable[[], None],
+    ) -> None:
+        self._store = store
+        self._clock = clock
+        self._executor_id = executor_id
+        self._runners = runners
+        self._directory = directory
+        self._env = env
+        self._limits = limits
+        self._slots = slots
+        self._on_free = on_free
+        self._by_task: dict[str, Active] = {}
+        self._by_attempt: dict[str, Active] = {}
+        self._stopping: Why | None = None
+        self.claimed: asyncio.Queue[Claim] = asyncio.Queue()
+
+    @property
+    def slots(self) -> int:
+        return self._slots()
+
+    @property
+    def running(self) -> int:
+        return len(self._by_attempt)
+
+    def free(self) -> int:
+        return self.slots - self.running - self.claimed.qsize()
+
+    def cancel(self, task_id: str) -> None:
+        """Ends this task's attempt, if it runs here."""
+        active = self._by_task.get(task_id)
+        if active is not None:
+            active.stop.ask("cancelled")
+
+    def cancel_all(self, task_ids: Iterable[str]) -> None:
+        for task_id in task_ids:
+            self.cancel(task_id)
+
+    def attempt_task(self, attempt_id: str) -> str | None:
+        active = self._by_attempt.get(attempt_id)
+        return None if active is None else active.claim.task.id
+
+    async def run(self) -> None:
+        """Takes claims until it is cancelled; the attempts themselves go on."""
+        while True:
+            self.start(await self.claimed.get())
+
+    def start(self, claim: Claim, *, adopted: bool = False) -> None:
+        """Runs an attempt, or goes on with one that an earlier daemon started."""
+        active = Active(claim, Stop())
+        if claim.task.cancel_requested_at is not None:
+            active.stop.ask("cancelled")
+        elif self._stopping is not None:
+            active.stop.ask(self._stopping)
+        self._by_task[claim.task.id] = self._by_attempt[claim.attempt.id] = active
+        active.coroutine = asyncio.create_task(self._attempt(active, adopted), name=f"attempt-{claim.attempt.id}")
+        active.coroutine.add_done_callback(lambda done: self._gone(active, done))
+
+    async def stop(self) -> None:
+        """Ends every attempt as interrupted; returns when their processes are gone and it is stored."""
+        self._stopping = "interrupted"
+        while not self.claimed.empty():
+            self.start(self.claimed.get_nowait())
+        for active in list(self._by_attempt.values()):
+            active.stop.ask("interrupted")
+        await self._wait(list(self._by_attempt.values()), None)
+
+    async def detach(self, patience: float) -> None:
+        """Leaves the children alone: their attempts stay running in the store, for the next daemon to adopt. Outcomes
+        that are known already are stored first, within `patience` seconds."""
+        for active in self._by_attempt.values():
+            if not active.ended and active.coroutine is not None:
+                active.coroutine.cancel()
+        await self._wait(list(self._by_attempt.values()), patience)
+        for active in self._by_attempt.values():
+            if active.coroutine is not None:
+                active.coroutine.cancel()
+
+    @staticmethod
+    async def _wait(actives: Iterable[Active], seconds: float | None) -> None:
+        coroutines = [a.coroutine for a in actives if a.coroutine is not None]
+        if coroutines:
+            await asyncio.wait(coroutines, timeout=seconds)
+
+    def _gone(self, active: Active, done: asyncio.Task[None]) -> None:
+        claim = active.claim
+        self._by_attempt.pop(claim.attempt.id, None)
+        if self._by_task.get(claim.task.id) is active:
+            del self._by_task[claim.task.id]
+        if not done.cancelled() and (error := done.exception()) is not None:
+            structlog.get_logger().error("attempt was dropped", attempt_id=claim.attempt.id, exc_info=error)
+        self._on_free()
+
+    async def _attempt(self, active: Active, adopted: bool) -> None:
+        claim = active.claim
+        outcome = await self._outcome(active, adopted)
+        if outcome.status == "interrupted" and active.stop.why is None and not adopted:
+            await asyncio.sleep(SHORTAGE_PAUSE)
+        active.ended = True
+        while True:
+            try:
+                await self._store.finish(claim.task.id, claim.attempt.id, self._executor_id, outcome)
+                return
+            except LeaseLost as e:
+                structlog.get_logger().warning("outcome was not taken", reason=str(e), task_id=claim.task.id)
+                return
+            except Problem as problem:
+                # It has run and shall not run again: the outcome is kept until it can be written.
+                structlog.get_logger().warning("cannot store an outcome", reason=problem.detail, task_id=claim.task.id)
+                await asyncio.sleep(STORE_PAUSE)
+
+    async def _outcome(self, active: Active, adopted: bool) -> Outcome:
+        claim = active.claim
+        runner = self._runners.get(claim.task.kind)
+        if runner is None:
+            return failed("not_found", f"no runner for tasks of kind {claim.task.kind!r} is installed")
+        if not adopted and active.stop.why is not None:
+            return Outcome(status=active.stop.why)
+        deadline = claim.task.deadline_at
+        run = Run(
+            task_id=claim.task.id,
+            attempt_id=claim.attempt.id,
+            spec=claim.task.read_spec(),
+            directory=self._directory(claim.attempt.id),
+            env=self._env(claim),
+            limits=self._limits(),
+            time_left=None if deadline is None else max(0.0, (deadline - self._clock.now()) / 1000),
+            adopted=adopted,
+            stop=active.stop,
+        )
+        return await runner.run(run)

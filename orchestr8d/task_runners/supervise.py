@@ -1,0 +1,153 @@
+"""Watches a child under its attempt's rules (time, silence, output, a wish to stop) until nothing of it is left."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from orchestr8d.clock import Clock
+from orchestr8d.core.model import Resources
+from orchestr8d.core.outcome import Outcome, failed
+from orchestr8d.processes import Child, Files, Processes, recorded, signal_of
+from orchestr8d.task_runners import Stop
+
+Reason = Literal["exit", "timeout", "deadline", "stalled", "output_limit", "cancelled", "interrupted"]
+# Seconds between two looks at the output; a fast writer gets past its cap by what it writes in this time.
+LOOK = 0.25
+
+
+@dataclass(frozen=True)
+class Rules:
+    """Seconds and bytes. `deadline` is on the monotonic clock; `output_bytes` holds for stdout and stderr each."""
+
+    output_bytes: int
+    grace: float
+    timeout: float | None = None
+    deadline: float | None = None
+    stall_timeout: float | None = None
+
+
+@dataclass(frozen=True)
+class Ended:
+    """Why a child is gone and what it left. `exit_code` is as a shell has it; None when nobody recorded it."""
+
+    reason: Reason
+    exit_code: int | None
+    resources: Resources | None
+    output_bytes: int
+
+    @property
+    def signal(self) -> str | None:
+        return None if self.exit_code is None else signal_of(self.exit_code)
+
+
+async def supervise(processes: Processes, clock: Clock, child: Child, rules: Rules, stop: Stop) -> Ended:
+    """Returns when the child has ended, or was ended for a reason, and no process of its tree is left.
+
+    Cancelled, it leaves the child alive and unwatched.
+    """
+    try:
+        reason = await _watch(processes, clock, child, rules, stop)
+        result = await (processes.settle(child) if reason == "exit" else processes.end(child, rules.grace))
+    except Exception:
+        await processes.end(child, rules.grace)
+        raise
+    finally:
+        child.release()
+    if reason == "exit" and max(_sizes(child.files)) > rules.output_bytes:
+        reason = "output_limit"
+    if reason == "output_limit":
+        _cut(child.files, rules.output_bytes)
+    return Ended(reason, result.status, result.resources, sum(_sizes(child.files)))
+
+
+def left_behind(files: Files, rules: Rules, booted: float) -> Ended:
+    """The same for a child that ended while no daemon ran, from its files alone. `booted` is in epoch seconds.
+
+    A child that a signal ended before the machine was booted was ended by the shutdown: nobody says how it would have
+    ended.
+    """
+    status = recorded(files)
+    if status is not None and signal_of(status) and Path(files.exit).stat().st_mtime < booted:
+        status = None
+    over = status is not None and max(_sizes(files)) > rules.output_bytes
+    if over:
+        _cut(files, rules.output_bytes)
+    return Ended("output_limit" if over else "exit", status, None, sum(_sizes(files)))
+
+
+def verdict(ended: Ended, rules: Rules) -> Outcome | None:
+    """The outcome of a child that was ended for a reason; None when it ended by itself and recorded its status."""
+    match ended.reason:
+        case "cancelled":
+            return Outcome(status="cancelled")
+        case "interrupted":
+            return Outcome(status="interrupted")
+        case "timeout":
+            return failed("timeout", f"ran longer than its timeout of {_span(rules.timeout)}")
+        case "deadline":
+            return failed("deadline", "the task's deadline passed while it ran")
+        case "stalled":
+            return failed("stalled", f"no output for {_span(rules.stall_timeout)} (stall_timeout)")
+        case "output_limit":
+            return failed("output_limit", f"wrote more than {rules.output_bytes} bytes ([limits] output_bytes)")
+        case "exit":
+            return Outcome(status="interrupted") if ended.exit_code is None else None
+
+
+async def _watch(processes: Processes, clock: Clock, child: Child, rules: Rules, stop: Stop) -> Reason:
+    now = clock.monotonic()
+    alarms: dict[Reason, float] = {}
+    if rules.timeout is not None:
+        alarms["timeout"] = now - (child.age or 0.0) + rules.timeout
+    if rules.deadline is not None:
+        alarms["deadline"] = rules.deadline
+    if rules.stall_timeout is not None:
+        alarms["stalled"] = now + rules.stall_timeout
+    written = _sizes(child.files)
+    stopping = asyncio.ensure_future(stop.wait())
+    try:
+        while True:
+            pause = max(0.0, min([LOOK, *(at - now for at in alarms.values())]))
+            await asyncio.wait({child.exited, stopping}, timeout=pause, return_when=asyncio.FIRST_COMPLETED)
+            if child.exited.done():
+                return "exit"
+            if stop.why is not None:
+                return stop.why
+            processes.reap_orphans()
+            now = clock.monotonic()
+            sizes = _sizes(child.files)
+            if max(sizes) > rules.output_bytes:
+                return "output_limit"
+            if sizes != written and rules.stall_timeout is not None:
+                written, alarms["stalled"] = sizes, now + rules.stall_timeout
+            for reason, at in alarms.items():
+                if now >= at:
+                    return reason
+    finally:
+        stopping.cancel()
+
+
+def _sizes(files: Files) -> tuple[int, int]:
+    return size(files.stdout), size(files.stderr)
+
+
+def size(path: str) -> int:
+    """Bytes in the file; 0 when the command has removed it."""
+    try:
+        return Path(path).stat().st_size
+    except (FileNotFoundError, NotADirectoryError):
+        return 0
+
+
+def _cut(files: Files, cap: int) -> None:
+    for path in (files.stdout, files.stderr):
+        if size(path) > cap:
+            os.truncate(path, cap)
+
+
+def _span(seconds: float | None) -> str:
+    return f"{seconds:g}s"

@@ -1,0 +1,378 @@
+"""The gate, walked over every registered route: Host, Origin, token, scope, content type, size, in that order."""
+
+import asyncio
+import json
+import os
+import re
+import resource
+
+import aiohttp
+import msgspec
+import pytest
+
+from orchestr8d import config
+from orchestr8d.status_api.app import table
+
+ROUTES = table("0")
+GUARDED = [route for route in ROUTES if route.scope is not None]
+LEVEL = {"read": 0, "submit": 1, "admin": 2}
+
+
+def path_of(route, task_id="01900000-0000-7000-8000-000000000009"):
+    return re.sub(r"\{(?:id|name|path)\}", task_id, route.template)
+
+
+async def ask(api, route, *, expect=None, headers=None, query="", **more):
+    """The status of one request to a route; a stream is left as soon as its head is there."""
+    url = api.url + path_of(route, more.pop("task_id", "01900000-0000-7000-8000-000000000009")) + query
+    async with api.http.request(route.method, url, headers=headers or {}, **more) as response:
+        if response.status >= 400:
+            assert response.content_type == "application/problem+json", (route.method, route.path)
+            problem = json.loads(await response.read())
+            assert problem["status"] == response.status
+            assert problem["type"].startswith("urn:orchestr8d:")
+            assert {"title", "detail"} <= problem.keys()
+        if response.status == 401:
+            assert response.headers["WWW-Authenticate"] == "Bearer"
+        return response.status
+
+
+async def raw(api, data: bytes) -> tuple[int, bytes]:
+    reader, writer = await asyncio.open_connection("127.0.0.1", api.port)
+    writer.write(data)
+    answer = await reader.read()
+    writer.close()
+    return int(answer.split()[1]), answer
+
+
+async def test_no_route_answers_without_a_token(api):
+    for route in GUARDED:
+        assert await ask(api, route) == 401, route
+        assert await ask(api, route, headers={"Authorization": "Bearer wrong"}) == 401, route
+        assert await ask(api, route, headers={"Authorization": "Basic eDp5"}) == 401, route
+        assert await ask(api, route, query=f"?token={api.token}&access_token={api.token}") == 401, route
+    for method, path in (("GET", "/nowhere"), ("DELETE", "/api/v1/tasks"), ("OPTIONS", "/api/v1/tasks"), ("GET", "/")):
+        async with api.http.request(method, api.url + path) as response:
+            assert response.status == 401, path
+        async with api.http.request(method, api.url + path, headers=api.auth) as response:
+            assert response.status == (404 if method == "GET" else 405), path
+            assert response.content_type == "application/problem+json"
+            if response.status == 405:
+                assert response.headers["Allow"] == "GET, POST"
+
+
+async def test_every_route_refuses_foreign_hosts_and_origins(api):
+    for route in GUARDED:
+        assert await ask(api, route, headers={**api.auth, "Host": "evil.example"}) == 403, route
+        assert await ask(api, route, headers={"Host": "evil.example"}) == 403, route
+        assert await ask(api, route, headers={**api.auth, "Origin": "http://evil.example"}) == 403, route
+        assert await ask(api, route, headers={**api.auth, "Origin": "null"}) == 403, route
+    [healthz] = [route for route in ROUTES if route.path == "/healthz"]
+    assert await ask(api, healthz, headers={"Host": "evil.example"}) == 200
+    assert await ask(api, healthz, headers={"Origin": "http://evil.example"}) == 403
+    both = {"Origin": "http://evil.example", "Host": "evil.example"}
+    assert await ask(api, healthz, headers=both) == 403
+
+
+async def test_hosts_and_origins_that_are_ours(serve):
+    server = config.Server(
+        hosts=["box.lan"], origins=["https://dash.example"], base_url="https://tasks.example/", listen="10.1.2.3:8787"
+    )
+    api = await serve(server=server)
+    [readyz] = [route for route in ROUTES if route.path == "/readyz"]
+
+    async def get(**headers):
+        return await ask(api, readyz, headers={**api.auth, **headers})
+
+    for host in ("localhost", "localhost:99", "127.0.0.1", "127.8.8.8:1", "[::1]:8787", "box.lan", "BOX.lan:8787",
+                 "tasks.example", "10.1.2.3:8787", "a.localhost"):  # fmt: skip
+        assert await get(Host=host) == 200, host
+    for host in ("10.1.2.4", "box.lan.evil", "evil@localhost", "localhost/x", "localhost:x", "", "[::1", "::1",
+                 "127.0.0.1.nip.io", "localhost evil"):  # fmt: skip
+        assert await get(Host=host) == 403, host
+    for origin in (api.url, "https://dash.example", "https://tasks.example"):
+        assert await get(Origin=origin) == 200, origin
+    for origin in (f"http://localhost:{api.port}", "http://127.0.0.1:1", "https://dash.example.evil", "file://", ""):
+        assert await get(Origin=origin) == 403, origin
+    assert await get(Host="localhost:5", Origin="http://localhost:5") == 200
+
+
+async def test_a_missing_host_is_refused_and_never_invented(api):
+    status, _ = await raw(api, b"GET /readyz HTTP/1.0\r\nAuthorization: Bearer %b\r\n\r\n" % api.token.encode())
+    assert status == 403
+    status, _ = await raw(api, b"GET /healthz HTTP/1.0\r\n\r\n")
+    assert status == 200
+
+
+async def test_every_route_asks_for_its_scope(api):
+    tokens = {scope: await api.make_token(scope=scope) for scope in LEVEL}
+    for route in GUARDED:
+        for scope, level in LEVEL.items():
+            headers = {"Authorization": f"Bearer {tokens[scope]}"}
+            status = await ask(api, route, headers=headers)
+            refused = level < LEVEL[route.scope] or route.path.endswith("/progress")
+            if refused:
+                assert status in ((403,) if level < LEVEL[route.scope] else (400, 403)), (route, scope)
+            else:
+                assert status not in (401, 403), (route, scope)
+        expected = "submit" if "/tasks" in route.path else "admin"
+        if route.method == "GET":
+            expected = "admin" if route.path == "/api/v1/tokens" else "read"
+        assert route.scope == expected, route
+
+
+async def test_every_write_takes_json_only(api):
+    for route in GUARDED:
+        if not route.writes:
+            continue
+        assert await ask(api, route, headers=api.auth, data={"command": "x"}) == 415, route
+        for declared in ("text/plain", "application/jsonx", "multipart/form-data", ""):
+            headers = {**api.auth, "Content-Type": declared}
+            assert await ask(api, route, headers=headers, data=b'{"command": ["x"]}') == 415, route
+        encoded = {**api.auth, "Content-Type": "application/json", "Content-Encoding": "gzip"}
+        async with aiohttp.ClientSession() as http:
+            url = api.url + path_of(route)
+            async with http.request(route.method, url, headers=encoded, data=b"{}") as response:
+                assert response.status in (400, 415), route
+        if route.body_required:
+            assert await ask(api, route, headers=api.auth) == 400, route
+        else:
+            assert await ask(api, route, headers=api.auth) != 415, route
+        assert await ask(api, route, headers=api.auth, json={"no_such_field": 1}) == 400, route
+    for route in GUARDED:
+        if route.path != "/api/v1/events":
+            assert await ask(api, route, headers=api.auth, query="?no_such=1") == 400, route
+
+
+async def test_gate_order(api):
+    read = {"Authorization": f"Bearer {await api.make_token(scope='read')}"}
+    huge = b"x" * (api.config.server.max_body + 1)
+
+    async def post(path, headers, data):
+        async with api.http.post(api.url + path, headers=headers, data=data) as response:
+            return response.status
+
+    json_type = {"Content-Type": "application/json"}
+    assert await post("/nowhere", {"Host": "evil.example"}, huge) == 403
+    assert await post("/nowhere", {}, huge) == 401
+    assert await post("/nowhere", read, huge) == 404
+    assert await post("/api/v1/tasks", read, huge) == 403
+    assert await post("/api/v1/tasks", api.auth, huge) == 415
+    assert await post("/api/v1/tasks", {**api.auth, **json_type}, huge) == 413
+    assert await post("/api/v1/tasks/nope/priority", {**api.auth, **json_type}, b"{}") == 400
+    assert await post("/api/v1/tasks/nope/priority", {**api.auth, **json_type}, b'{"priority": 1}') == 404
+
+
+async def test_tokens_of_attempts(api):
+    task_id, attempt_id = await api.run()
+    other = await api.submit()
+    headers = {"Authorization": f"Bearer {api.services.tokens.attempt_token(attempt_id)}"}
+    for route in GUARDED:
+        status = await ask(api, route, headers=headers, task_id=task_id)
+        own = route.method == "GET" and ("/tasks/{id}" in route.path or route.path == "/status/{id}")
+        if route.path.endswith("/progress") or route.path in ("/api/v1/tasks", "/api/v1/tasks:batch") and route.writes:
+            assert status == 400, route  # no body
+        else:
+            assert status == (403 if not own else status), route
+            assert not own or status in (200, 404, 409), route
+        if "{id}" in route.path:
+            assert await ask(api, route, headers=headers, task_id=other) == 403, route
+    for path, body in (("", {"command": ["a"]}), (":batch", {"tasks": [{"command": ["a"]}]})):
+        status, answer = await api.call("POST", f"/api/v1/tasks{path}", body, headers=headers)
+        assert (status, answer["type"]) == (422, "urn:orchestr8d:not-available")
+    status, answer = await api.call(
+        "POST", f"/api/v1/tasks/{task_id}/progress", {"percent": 40, "current_step": "half"}, headers=headers
+    )
+    assert (status, answer["progress"]["percent"], answer["progress"]["current_step"]) == (200, 40, "half")
+    status, _ = await api.call("POST", f"/api/v1/tasks/{task_id}/progress", {"percent": 101}, headers=headers)
+    assert status == 400
+    assert (await api.call("POST", f"/api/v1/tasks/{task_id}/progress", {"percent": 1}))[0] == 403
+    await api.complete(task_id, attempt_id)
+    assert (await api.call("GET", f"/api/v1/tasks/{task_id}", headers=headers))[0] == 401
+    forged = api.services.tokens.attempt_token(attempt_id)[:-2] + "xx"
+    assert (await api.call("GET", f"/api/v1/tasks/{task_id}", headers={"Authorization": f"Bearer {forged}"}))[0] == 401
+
+
+async def test_tokens_that_are_bound(api):
+    token = await api.make_token(scope="submit", user_id="ann", runners=["command"])
+    headers = {"Authorization": f"Bearer {token}"}
+    status, answer = await api.call("POST", "/api/v1/tasks", {"command": ["a"]}, headers=headers)
+    assert status == 202
+    _, task = await api.call("GET", f"/api/v1/tasks/{answer['task_id']}")
+    assert task["user_id"] == "ann"
+    body = {"command": ["a"], "options": {"user_id": "bob"}}
+    assert (await api.call("POST", "/api/v1/tasks", body, headers=headers))[0] == 403
+    other = {"Authorization": f"Bearer {await api.make_token(scope='submit', runners=['claude'])}"}
+    assert (await api.call("POST", "/api/v1/tasks", {"command": ["a"]}, headers=other))[0] == 403
+
+
+async def test_the_socket_needs_no_token(api):
+    connector = aiohttp.UnixConnector(str(api.socket))
+    async with aiohttp.ClientSession(connector=connector) as http:
+
+        async def get(path, **headers):
+            async with http.get(f"http://anything.example{path}", headers=headers) as response:
+                return response.status
+
+        assert await get("/api/v1/tokens") == 200
+        assert await get("/api/v1/tokens", Authorization="Bearer wrong") == 401
+        assert await get("/api/v1/tokens", Origin="http://evil.example") == 403
+        assert await get("/api/v1/tokens", Origin="http://anything.example") == 403
+        read = await api.make_token(scope="read")
+        assert await get("/api/v1/tokens", Authorization=f"Bearer {read}") == 403
+
+
+async def test_a_peer_inside_an_attempt_has_its_rights(api):
+    task_id, api.inside = await api.run()
+    async with aiohttp.ClientSession(connector=aiohttp.UnixConnector(str(api.socket))) as http:
+        async with http.get(f"http://localhost/api/v1/tasks/{task_id}") as response:
+            assert response.status == 200
+        async with http.get("http://localhost/api/v1/tasks") as response:
+            assert response.status == 403
+        body = {"percent": 1}
+        async with http.post(f"http://localhost/api/v1/tasks/{task_id}/progress", json=body) as response:
+            assert response.status == 200
+    api.inside = "?"
+    async with aiohttp.ClientSession(connector=aiohttp.UnixConnector(str(api.socket))) as http:
+        async with http.get(f"http://localhost/api/v1/tasks/{task_id}") as response:
+            assert response.status in (401, 403)
+
+
+async def test_without_auth_everyone_is_admin(serve):
+    api = await serve(auth=config.Auth(mode="none"))
+    for headers in ({}, {"Authorization": "Bearer wrong"}):
+        async with api.http.get(api.url + "/api/v1/tokens", headers=headers) as response:
+            assert response.status == 200
+    async with api.http.get(api.url + "/api/v1/tokens", headers={"Host": "evil.example"}) as response:
+        assert response.status == 403
+
+
+async def test_revoked_and_expired_tokens(api):
+    status, made = await api.call("POST", "/api/v1/tokens", {"name": "x", "scope": "read"})
+    headers = {"Authorization": f"Bearer {made['token']}"}
+    assert (await api.call("GET", "/readyz", headers=headers))[0] == 200
+    status, gone = await api.call("DELETE", f"/api/v1/tokens/{made['token_id']}")
+    assert (status, gone["token_id"]) == (200, made["token_id"])
+    assert (await api.call("GET", "/readyz", headers=headers))[0] == 401
+    assert (await api.call("DELETE", f"/api/v1/tokens/{made['token_id']}"))[0] == 404
+    short = await api.make_token(scope="read", expires=0.2)
+    await asyncio.sleep(0.3)
+    assert (await api.call("GET", "/readyz", headers={"Authorization": f"Bearer {short}"}))[0] == 401
+
+
+async def test_a_megabyte_passes(api):
+    body = {"command": ["cat"], "stdin": "x" * (1 << 20)}
+    assert (await api.call("POST", "/api/v1/tasks", body))[0] == 202
+
+
+def peak() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["declared", "chunked", "expected"])
+async def test_a_huge_body_is_refused_unread(api, how):
+    head = (
+        b"POST /api/v1/tasks HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+        b"Authorization: Bearer %b\r\n" % api.token.encode()
+    )
+    head += {
+        "declared": b"Content-Length: 104857600\r\n\r\n", "chunked": b"Transfer-Encoding: chunked\r\n\r\n",
+        "expected": b"Content-Length: 104857600\r\nExpect: 100-continue\r\n\r\n",
+    }[how]  # fmt: skip
+    before = peak()
+    reader, writer = await asyncio.open_connection("127.0.0.1", api.port)
+    writer.write(head)
+    block = b"x" * 65536
+    chunk = b"10000\r\n" + block + b"\r\n" if how == "chunked" else block
+
+    async def send():
+        try:
+            for _ in range(0 if how == "expected" else 1600):
+                writer.write(chunk)
+                await writer.drain()
+        except ConnectionError:
+            pass
+
+    sending = asyncio.ensure_future(send())
+    answer = await reader.readuntil(b"\r\n\r\n")
+    assert answer.startswith(b"HTTP/1.1 413 ")
+    assert b"Connection: close" in answer
+    writer.transport.abort()
+    await asyncio.gather(sending, return_exceptions=True)
+    # What was read before it was clear, and what the transport holds; never the body.
+    assert peak() - before < 3 * api.config.server.max_body
+    if how != "chunked":
+        assert peak() - before < api.config.server.max_body
+
+
+async def test_expect_continue_is_answered_when_the_body_is_wanted(api):
+    data = b'{"command": ["true"]}'
+    reader, writer = await asyncio.open_connection("127.0.0.1", api.port)
+    writer.write(
+        b"POST /api/v1/tasks HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+        b"Authorization: Bearer %b\r\nContent-Length: %d\r\nExpect: 100-continue\r\n\r\n"
+        % (api.token.encode(), len(data))
+    )
+    assert await reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+    writer.write(data)
+    assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 202 ")
+    writer.close()
+
+
+async def test_garbage_is_400(api):
+    for data in (b"GARB\0AGE\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n", b"\x16\x03\x01\x02\0"):
+        reader, writer = await asyncio.open_connection("127.0.0.1", api.port)
+        writer.write(data)
+        writer.write_eof()
+        answer = await asyncio.wait_for(reader.read(), 5)
+        assert not answer or answer.split()[1] == b"400", answer
+        assert b"Traceback" not in answer
+        writer.close()
+
+
+async def test_what_nobody_expected_is_a_plain_500(api, capsys):
+    async def broken(task_id):
+        raise RuntimeError("secret detail")
+
+    api.services.store.view = broken
+    status, answer = await api.call("GET", "/api/v1/tasks/x")
+    assert (status, answer["type"]) == (500, "urn:orchestr8d:internal")
+    assert "secret" not in json.dumps(answer)
+
+
+async def test_configuration_is_followed(api):
+    assert (await api.call("GET", "/readyz", headers={"Host": "new.lan"}))[0] == 403
+    server = msgspec.structs.replace(api.config.server, hosts=["new.lan"], max_body=1024)
+    api.config = msgspec.structs.replace(api.config, server=server)
+    assert (await api.call("GET", "/readyz", headers={"Host": "new.lan"}))[0] == 200
+    assert (await api.call("POST", "/api/v1/tasks", {"command": ["a" * 2000]}))[0] == 413
+    limits = msgspec.structs.replace(api.config.limits, max_retries=2)
+    runners = config.Runners(command=config.CommandConfig(allow=["git", "make*"]))
+    api.config = msgspec.structs.replace(api.config, limits=limits, runners=runners)
+    status, answer = await api.call("POST", "/api/v1/tasks", {"command": ["sh"], "options": {"max_retries": 3}})
+    assert (status, [e["path"] for e in answer["errors"]]) == (400, ["command[0]", "options.max_retries"])
+    assert (await api.call("POST", "/api/v1/tasks", {"command": ["sh"]}))[0] == 422
+    assert (await api.call("POST", "/api/v1/tasks", {"command": ["make"]}))[0] == 202
+
+
+def test_files_of_the_keeper_are_private(tmp_path):
+    from orchestr8d.clock import FakeClock
+    from orchestr8d.tokens import TokenKeeper
+
+    old = os.umask(0)
+    try:
+        keeper = TokenKeeper(tmp_path, FakeClock())
+    finally:
+        os.umask(old)
+    for name in ("token", "auth-header", "secret"):
+        assert (tmp_path / name).stat().st_mode & 0o777 == 0o600
+    token = (tmp_path / "token").read_text().strip()
+    assert (tmp_path / "auth-header").read_text() == f"Authorization: Bearer {token}\n"
+    assert keeper.authenticate(token).scope == "admin"
+    again = TokenKeeper(tmp_path, FakeClock())
+    assert again.authenticate(token).scope == "admin"
+    assert again.mint("x") == keeper.mint("x") != keeper.mint("y")
+    assert again.attempt_token("a") == keeper.attempt_token("a")
+
+

@@ -1,0 +1,127 @@
+"""Output of attempts and files of tasks."""
+
+import asyncio
+
+import aiohttp
+import msgspec
+import pytest
+
+from orchestr8d.core.outcome import Outcome
+from orchestr8d.status_api import logs as module
+
+
+async def text(api, task_id, query=""):
+    status, body = await api.call("GET", f"/api/v1/tasks/{task_id}/logs{query}")
+    assert status == 200, body
+    return body
+
+
+async def test_streams_offsets_and_tails(api):
+    lines = b"".join(b"line %d\n" % i for i in range(10))
+    task_id, attempt_id = await api.run(stdout=lines)
+    api.write(attempt_id, b"\xff\x00err", "stderr")
+    assert await text(api, task_id) == lines
+    assert await text(api, task_id, "?stream=stderr") == b"\xff\x00err"
+    assert await text(api, task_id, "?offset=63") == b"line 9\n"
+    assert await text(api, task_id, "?offset=1000") == b""
+    assert await text(api, task_id, "?tail=2") == b"line 8\nline 9\n"
+    assert await text(api, task_id, "?tail=0") == b""
+    assert await text(api, task_id, "?tail=99&attempt=1") == lines
+    api.write(attempt_id, b"half")
+    assert await text(api, task_id, "?tail=2") == b"line 9\nhalf"
+    for query, status in (
+        ("?attempt=2", 404), ("?attempt=0", 400), ("?stream=stdin", 400), ("?stream=transcript", 422),
+        ("?offset=-1", 400), ("?offset=1&tail=1", 400), ("?follow=maybe", 400),
+    ):  # fmt: skip
+        assert (await api.call("GET", f"/api/v1/tasks/{task_id}/logs{query}"))[0] == status, query
+
+
+@pytest.mark.parametrize("lines", [1, 2, 3, 100])
+@pytest.mark.parametrize("data", [b"", b"\n", b"a", b"a\n", b"\n\n\n", b"a\nb\nc", b"aa\nbb\n\ncc\n"])
+def test_last_lines_across_pieces(tmp_path, monkeypatch, data, lines):
+    for piece in (1, 2, 3, 1000):
+        monkeypatch.setattr(module, "PIECE", piece)
+        (tmp_path / "f").write_bytes(data)
+        assert data[module._start_of_last_lines(tmp_path / "f", lines) :] == b"".join(
+            data.splitlines(keepends=True)[-lines:]
+        )
+
+
+async def test_headers_and_what_has_no_output(api):
+    task_id = await api.submit()
+    async with api.http.get(api.url + f"/api/v1/tasks/{task_id}/logs", headers=api.auth) as response:
+        assert await response.read() == b""
+        assert response.headers["Content-Type"] == "text/plain; charset=utf-8"
+        assert response.headers["X-Content-Type-Options"] == "nosniff"
+        assert response.headers["Transfer-Encoding"] == "chunked"
+
+
+async def follow(api, task_id, got, query="?follow=1"):
+    async with api.http.get(api.url + f"/api/v1/tasks/{task_id}/logs{query}", headers=api.auth) as response:
+        assert response.status == 200
+        async for data in response.content.iter_any():
+            got += data
+
+
+async def until(check):
+    async with asyncio.timeout(10):
+        while not check():
+            await asyncio.sleep(0.01)
+
+
+@pytest.mark.slow
+async def test_following_from_the_queue_over_a_retry_to_the_end(api):
+    task_id = await api.submit(max_retries=1, retry_backoff={"kind": "fixed", "base": 0.05, "jitter": False})
+    got = bytearray()
+    following = asyncio.ensure_future(follow(api, task_id, got))
+    await asyncio.sleep(0.05)
+    [claim] = await api.pool.claim()
+    api.write(claim.attempt.id, b"one ")
+    await until(lambda: got == b"one ")
+    api.write(claim.attempt.id, b"two ")
+    await api.fail(task_id, claim.attempt.id)
+    await until(lambda: got == b"one two ")
+    again = []
+    while not again:
+        again = await api.pool.claim()
+        await asyncio.sleep(0.01)
+    api.write(again[0].attempt.id, b"three")
+    await api.complete(task_id, again[0].attempt.id)
+    await asyncio.wait_for(following, 5)
+    assert got == b"one two three"
+    assert await text(api, task_id) == b"three"
+    assert await text(api, task_id, "?attempt=1&follow=1") == b"one two "
+
+
+async def test_draining_breaks_a_follower_off(api):
+    task_id, _ = await api.run(stdout=b"begin")
+    got = bytearray()
+    following = asyncio.ensure_future(follow(api, task_id, got))
+    await until(lambda: got == b"begin")
+    api.services.waits.end()
+    with pytest.raises(aiohttp.ClientPayloadError):
+        await asyncio.wait_for(following, 5)
+
+
+async def test_files_that_the_runner_named_and_no_others(api, tmp_path):
+    work = tmp_path / "work"
+    (work / "sub").mkdir(parents=True)
+    (work / "sub" / "made.txt").write_bytes(b"made")
+    (work / "other.txt").write_bytes(b"other")
+    (tmp_path / "secret").write_bytes(b"secret")
+    (work / "link").symlink_to(tmp_path / "secret")
+    status, answer = await api.call("POST", "/api/v1/tasks", {"command": ["x"], "cwd": str(work)})
+    [claim] = await api.pool.claim()
+    named = ["sub/made.txt", "link", "../secret", str(tmp_path / "secret"), "gone", "sub"]
+    outcome = Outcome(status="completed", exit_code=0, files_created=named)
+    await api.pool.finish(answer["task_id"], claim.attempt.id, outcome)
+    at = f"/api/v1/tasks/{answer['task_id']}/files"
+    assert await api.call("GET", f"{at}/sub/made.txt") == (200, b"made")
+    for path in ("other.txt", "link", "..%2fsecret", "gone", "sub", "sub%2f", str(tmp_path / "secret"), "%00"):
+        async with api.http.get(
+            f"{api.url}{at}/{path}", headers=api.auth
+        ) as response:
+            assert response.status == 404, path
+    _, result = await api.call("GET", f"/api/v1/tasks/{answer['task_id']}/result")
+    assert result["files_created"] == named
+    assert msgspec.json.encode(result)

@@ -1,0 +1,289 @@
+"""The configuration: what is taken, from where, and what is said of all that is wrong."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from orchestr8d import config
+from orchestr8d.config import ConfigError, load
+from orchestr8d.config_file import locate
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "config.toml"
+
+
+def faults(file: Path | None, text: str = "", environ: dict[str, str] | None = None) -> list[str]:
+    """The lines of the error, each without the file's directory."""
+    if file is not None:
+        file.write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        load(file, environ or {})
+    return [line.replace(f"{file}", "config.toml") for line in str(caught.value).splitlines()]
+
+
+def test_defaults_need_no_file() -> None:
+    c = load(None, {})
+    assert (c.server.listen, c.server.socket, c.server.max_body) == ("127.0.0.1:8787", None, 16 << 20)
+    assert (c.store.synchronous, c.store.min_free_disk) == ("full", 100 << 20)
+    assert c.retention.completed == c.retention.events == 90 * 86400
+    assert c.executor.concurrency == len(os.sched_getaffinity(0)) * 4
+    assert (c.executor.grace, c.executor.children, c.executor.head_start) == (10, "keep", 900)
+    assert (c.limits.per_key, c.limits.queue_depth, c.limits.max_retries) == (1, 100_000, 100)
+    assert c.runners.command.allow == ["*"]
+
+
+def test_values_are_normalised(file: Path) -> None:
+    file.write_text("""
+server.max_body = "2 MB"
+store.synchronous = "NORMAL"
+retention.completed = "forever"
+retention.failed = 3600
+executor.grace = "2m"
+queues.builds = { limit = 2, rate = "30/m" }
+[queues."night.shift"]
+paused = true
+[queues.plain]
+""")
+    c = load(file, {})
+    assert c.server.max_body == 2 << 20
+    assert c.store.synchronous == "normal"
+    assert (c.retention.completed, c.retention.failed) == (None, 3600.0)
+    assert c.executor.grace == 120.0
+    assert c.queues == {
+        "builds": config.QueueConfig(limit=2, rate="30/m"),
+        "night.shift": config.QueueConfig(paused=True),
+        "plain": config.QueueConfig(),
+    }
+
+
+def test_environment_wins_over_the_file(file: Path) -> None:
+    file.write_text('[log]\nlevel = "error"\n[queues.Builds]\nlimit = 1\n')
+    c = load(file, {
+        "ORCHESTR8D_LOG__LEVEL": "debug",
+        "ORCHESTR8D_EXECUTOR__CONCURRENCY": "3",
+        "ORCHESTR8D_EXECUTOR__GRACE": "5s",
+        "ORCHESTR8D_RUNNERS__COMMAND__ALLOW": '["make", "git"]',
+        "ORCHESTR8D_QUEUES__BUILDS__RATE": "30/m",
+        "ORCHESTR8D_QUEUES__OTHER__PAUSED": "true",
+        "ORCHESTR8D_STATE": "/somewhere",
+        "PATH": "/bin",
+    })  # fmt: skip
+    assert c.log.level == "debug"
+    assert (c.executor.concurrency, c.executor.grace) == (3, 5.0)
+    assert c.runners.command.allow == ["make", "git"]
+    assert c.queues["Builds"] == config.QueueConfig(limit=1, rate="30/m")
+    assert c.queues["other"].paused is True
+
+
+def test_all_faults_at_once_with_place_key_value_and_near_name(file: Path) -> None:
+    text = """
+[server]
+listn = "x"
+max_body = "lots"
+origins = [
+  "https://a.example",
+  "nope",
+]
+[executor]
+concurrency = true
+[queues."b c"]
+limit = 1
+[queues]
+x = 5
+[webhooks]
+allow = ["public"]
+[log.level]
+x = 1
+"""
+    environ = {"ORCHESTR8D_LIMITS__PERKEY": "3", "ORCHESTR8D_LOG_LEVEL": "debug"}
+    assert faults(file, text, environ) == [
+        "config.toml:3: server.listn = \"x\": unknown key (did you mean 'listen'?)",
+        'config.toml:4: server.max_body = "lots": expected bytes as a number, or a size like "16 MB"',
+        'config.toml:5: server.origins = ["https://a.example", "nope"]: '
+        "'nope' does not fit: expected a list like [\"https://tasks.example.com\"]",
+        "config.toml:10: executor.concurrency = true: expected a whole number from 1 to 10,000",
+        "config.toml:12: queues.b c.limit = 1: 'b c' is no name for a queue: letters, digits and _.:@- only",
+        "config.toml:14: queues.x = 5: is a table of settings, not a value",
+        "config.toml:16: webhooks.allow = [\"public\"]: unknown section 'webhooks'",
+        "config.toml:18: log.level.x = 1: log.level takes a value, not a table",
+        "environment: ORCHESTR8D_LOG_LEVEL: needs double underscores (did you mean 'ORCHESTR8D_LOG__LEVEL'?)",
+        "environment: ORCHESTR8D_LIMITS__PERKEY = 3: unknown key (did you mean 'per_key'?)",
+    ]
+
+
+def test_a_key_in_the_wrong_section_is_pointed_at_the_right_one(file: Path) -> None:
+    assert faults(file, "[server]\nconcurrency = 3\n") == [
+        "config.toml:2: server.concurrency = 3: unknown key (did you mean 'executor.concurrency'?)"
+    ]
+
+
+@pytest.mark.parametrize(("line", "message"), [
+    ('server.listen = "8787"', "expected host and port"),
+    ('server.listen = "127.0.0.1"', "expected host and port"),
+    ('server.listen = "127.0.0.1:99999"', "expected host and port"),
+    ('server.listen = "[::g]:1"', "expected host and port"),
+    ('server.socket = "run/x.sock"', "an absolute path"),
+    ('server.base_url = "ftp://x"', "expected a URL"),
+    ('server.base_url = "https://me:pw@x"', "expected a URL"),
+    ("server.max_body = -1", "a size"),
+    ("server.max_body = 1", "a size from 1,024"),
+    ('server.hosts = "a"', "a list of strings"),
+    ('server.hosts = ["http://a"]', "does not fit"),
+    ('auth.mode = "off"', "one of token, none"),
+    ('store.url = "postgresql://h/db"', "PostgreSQL is not available in this version"),
+    ('store.url = "/var/lib/x.db"', "sqlite:///"),
+    ('store.synchronous = "off"', "one of full, extra, normal"),
+    ("retention.events = 0", 'at least 1 seconds, or "forever"'),
+    ("retention.events = false", "expected seconds"),
+    ('executor.grace = "soon"', "expected seconds"),
+    ("executor.grace = nan", "a duration between 0 and"),
+    ("executor.concurrency = 0", "from 1"),
+    ('executor.labels = ["a b"]', "does not fit"),
+    ('queues.a.rate = "many"', "starts per time"),
+    ("queues.a.rate = 3", "starts per time"),
+    ("queues.a.paused = 1", "true or false"),
+    ("limits.per_key = 1.5", "a whole number"),
+    ('runners.command.env_allow = ["A-B"]', "does not fit"),
+    ('log.level = "trace"', "one of debug, info, warning, error"),
+    ("log = 3", "is a table of settings"),
+])  # fmt: skip
+def test_wrong_values(file: Path, line: str, message: str) -> None:
+    (said,) = faults(file, line + "\n")
+    assert said.startswith(f"config.toml:1: {line.split(' = ')[0]} = ")
+    assert message in said
+
+
+@pytest.mark.parametrize("listen", ["0.0.0.0:8787", "[::]:8787", "192.168.1.2:80", "example.com:80"])
+def test_no_auth_beyond_loopback(file: Path, listen: str) -> None:
+    text = f'[server]\nlisten = "{listen}"\n[auth]\nmode = "none"\n'
+    (said,) = faults(file, text)
+    assert said.startswith("config.toml:2: server.listen") and "loopback" in said
+    assert load(None, {"ORCHESTR8D_SERVER__LISTEN": listen}).server.listen == listen
+
+
+@pytest.mark.parametrize("listen", ["127.0.0.1:0", "127.9.9.9:1", "[::1]:8787", "localhost:8787"])
+def test_no_auth_on_loopback(listen: str) -> None:
+    assert load(None, {"ORCHESTR8D_SERVER__LISTEN": listen, "ORCHESTR8D_AUTH__MODE": "none"}).auth.mode == "none"
+
+
+@pytest.mark.parametrize(("text", "place"), [
+    ("a = \n", "config.toml:1: not valid TOML: invalid value"),
+    ("\n[x\n", "config.toml:2: not valid TOML: expected ']'"),
+    ("[log]\nlevel = 'info'\nlevel = 'info'\n", "config.toml:3: not valid TOML: cannot overwrite a value"),
+])  # fmt: skip
+def test_syntax_errors_have_a_line(file: Path, text: str, place: str) -> None:
+    (said,) = faults(file, text)
+    assert said.startswith(place)
+
+
+def test_unreadable_files(file: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"nothing\.toml: cannot be read: No such file"):
+        load(tmp_path / "nothing.toml", {})
+    file.write_bytes(b"# fine\n[log]\nlevel = '\xff'\n")
+    with pytest.raises(ConfigError, match=":3: not UTF-8 text"):
+        load(file, {})
+
+
+def test_secrets_are_not_shown(file: Path) -> None:
+    (said,) = faults(file, '[store]\nurl = "postgresql://me:hunter22@db/x"\n')
+    assert "hunter22" not in said
+
+
+def test_find(tmp_path: Path) -> None:
+    home = {"HOME": str(tmp_path)}
+    user = tmp_path / ".config" / "orchestr8d" / "config.toml"
+    assert config.find(None, home) in (None, Path("/etc/orchestr8d/config.toml"))
+    user.parent.mkdir(parents=True)
+    user.touch()
+    assert config.find(None, home) == user
+    assert config.find(None, {"HOME": "/nowhere", "XDG_CONFIG_HOME": str(tmp_path / ".config")}) == user
+    assert config.find(None, home | {"XDG_CONFIG_HOME": "relative"}) == user
+    assert config.find(None, home | {"ORCHESTR8D_CONFIG": "/x.toml"}) == Path("/x.toml")
+    assert config.find(Path("y.toml"), home | {"ORCHESTR8D_CONFIG": "/x.toml"}) == Path("y.toml")
+
+
+def test_state_dir() -> None:
+    environ = {"HOME": "/home/me"}
+    assert config.state_dir(environ) == Path("/home/me/.local/state/orchestr8d")
+    environ["XDG_STATE_HOME"] = "/s"
+    assert config.state_dir(environ) == Path("/s/orchestr8d")
+    environ["ORCHESTR8D_STATE"] = "/own"
+    assert config.state_dir(environ) == Path("/own")
+    environ["STATE_DIRECTORY"] = "/var/lib/a:/var/lib/b"
+    assert config.state_dir(environ) == Path("/var/lib/a")
+
+
+def test_store_path(tmp_path: Path) -> None:
+    assert config.store_path(load(None, {}), tmp_path) == tmp_path / "orchestr8d.db"
+    for url in ("sqlite:///var/lib/o.db", "sqlite:////var/lib/o.db"):
+        c = load(None, {"ORCHESTR8D_STORE__URL": url})
+        assert config.store_path(c, tmp_path) == Path("/var/lib/o.db")
+
+
+def test_reload(file: Path) -> None:
+    old = load(None, {})
+    file.write_text("""
+log.level = "debug"
+log.format = "json"
+server.listen = "127.0.0.1:1"
+server.hosts = ["a"]
+store.min_free_disk = 0
+[queues.q]
+limit = 1
+""")
+    new = load(file, {})
+    applied, restart = config.changed(old, new)
+    assert applied == ["log.level", "queues.q.limit", "server.hosts", "store.min_free_disk"]
+    assert restart == ["log.format", "server.listen"]
+    now = config.reloaded(old, new)
+    assert (now.server.listen, now.server.hosts, now.log.format) == ("127.0.0.1:8787", ["a"], "auto")
+    assert config.changed(now, now) == ([], [])
+
+
+def test_what_is_fixed_exists() -> None:
+    assert {".".join(key) for key in config.every_key()} >= config.FIXED
+
+
+def test_to_toml_reads_back_as_the_same(file: Path) -> None:
+    file.write_text("""
+[retention]
+events = "forever"
+[queues."a.b"]
+limit = 3
+[server]
+hosts = ["x", "y"]
+""")
+    c = load(file, {})
+    file.write_text(config.to_toml(c))
+    assert load(file, {}) == c
+
+
+KEYS = st.sampled_from(["a", "b", "'c d'", '"e.f"', "g-h"])
+VALUES = st.sampled_from(["1", "[\n  1,\n\n  2, # two\n]", '"""\n[no.header]\nx = 1\n"""', "{ x = 1, y = 2 }", "'#'"])
+
+
+@given(st.lists(st.tuples(KEYS, st.lists(st.tuples(KEYS, VALUES), max_size=4, unique_by=lambda kv: kv[0])),
+                max_size=4, unique_by=lambda table: table[0]))  # fmt: skip
+def test_locate_finds_the_line_where_each_key_begins(tables: list[tuple[str, list[tuple[str, str]]]]) -> None:
+    text, expected = "# head\n\n", {}
+    for table, body in tables:
+        name = table.strip("'\"")
+        expected[(name,)] = text.count("\n") + 1
+        text += f"[{table}] # a table\n"
+        for key, value in body:
+            path = (name, key.strip("'\""))
+            at = text.count("\n") + 1
+            expected.update({(*path, "x"): at, (*path, "y"): at} if "{" in value else {path: at})
+            text += f"{key} = {value}\n\n"
+    assert locate(text) == expected
+
+
+def test_the_locator_knows_arrays_of_tables_and_windows_line_ends() -> None:
+    assert locate("[[a.b]]\r\nx = 1\r\n[[a.b]]\r\nx = 2\r\n") == {("a", "b"): 1, ("a", "b", "x"): 2}

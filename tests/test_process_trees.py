@@ -1,0 +1,237 @@
+"""No process outlives its attempt, however it tries: a table of ways to escape, for each way an attempt can end."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from running import Bench, running, until
+
+from orchestr8d.clock import SystemClock
+from orchestr8d.processes import Processes, sweep, table
+from orchestr8d.processes.tree import Self
+
+# Each leaves processes behind that note their pids; {leaf} sleeps, {stubborn} ignores SIGTERM too.
+ESCAPES = {
+    "background": "{leaf} &",
+    "setsid": "setsid {leaf} &",
+    "double fork": "({leaf} &)",
+    "double fork and setsid": "(setsid {leaf} &)",
+    "env -i": "env -i {leaf} &",
+    "env -i, setsid, double fork": "(env -i setsid {leaf} &)",
+    "ignores SIGTERM": "{stubborn} &",
+    "ignores SIGTERM in a session of its own": "(env -i setsid {stubborn} &)",
+    "session of sessions": "setsid sh -c '(setsid {leaf} &); (env -i setsid {leaf} &); exec {leaf}' &",
+    "closes everything": "(env -i setsid {leaf} </dev/null >/dev/null 2>&1 &)",
+    "forks in a loop": "(while :; do {leaf} & sleep 0.02; done) &",
+    "forks sessions in a loop": "(while :; do setsid {leaf} & sleep 0.02; done) &",
+}
+
+
+@pytest.fixture
+async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
+    processes = Processes(SystemClock())
+    yield Bench(processes, tmp_path)
+    await processes.close()
+
+
+def tagged(attempt_id: str) -> list[int]:
+    """Pids of living processes that bear the attempt's tag."""
+    tag = Self.read().tag(attempt_id)
+    return [p.pid for p in table.snapshot().values() if p.alive and table.locks_limit(p.pid) == tag]
+
+
+def escape(bench: Bench, name: str, then: str) -> list[str]:
+    text = ESCAPES[name].format(leaf=bench.leaf, stubborn=bench.stubborn)
+    return ["sh", "-c", f"{text}\nuntil [ -s {bench.notes} ]; do sleep 0.01; done\n{then}"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ESCAPES)
+async def test_what_is_left_behind_is_ended(bench: Bench, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("orchestr8d.processes.LEFTOVER_GRACE", 0.3)
+    run = bench.attempt(*escape(bench, name, "exit 0"))
+    outcome = await bench.runner.run(run)
+    assert bench.noted() and bench.alive() == [] and tagged(run.attempt_id) == []
+    assert (outcome.status, outcome.exit_code) == ("completed", 0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ESCAPES)
+async def test_cancelled(bench: Bench, name: str) -> None:
+    run = bench.attempt(*escape(bench, name, "sleep 300"))
+    running_ = asyncio.create_task(bench.runner.run(run))
+    await until(bench.noted)
+    run.stop.ask("cancelled")
+    outcome = await running_
+    assert bench.noted() and bench.alive() == [] and tagged(run.attempt_id) == []
+    assert outcome.status == "cancelled"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ESCAPES)
+async def test_timed_out(bench: Bench, name: str) -> None:
+    run = bench.attempt(*escape(bench, name, "sleep 300"), timeout=0.4)
+    outcome = await bench.runner.run(run)
+    assert bench.noted() and bench.alive() == [] and tagged(run.attempt_id) == []
+    assert outcome.error is not None and outcome.error.kind == "timeout"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ESCAPES)
+async def test_shim_killed_alone(bench: Bench, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("orchestr8d.processes.LEFTOVER_GRACE", 0.3)
+    run = bench.attempt(*escape(bench, name, f"kill -9 $PPID; exec {bench.leaf}"))
+    outcome = await bench.runner.run(run)
+    assert bench.noted() and bench.alive() == [] and tagged(run.attempt_id) == []
+    assert outcome.error is not None and (outcome.error.kind, outcome.signal) == ("signal", "SIGKILL")
+
+
+async def test_a_group_that_kills_itself_has_an_outcome(bench: Bench) -> None:
+    outcome = await bench.run("sh", "-c", "kill -9 0")
+    assert (outcome.status, outcome.signal) == ("failed", "SIGKILL")
+
+
+@pytest.mark.slow
+async def test_one_that_hops_from_session_to_session(bench: Bench) -> None:
+    """Each process lives for a moment only: its child goes on in a new session."""
+    hopper = bench.root / "hopper.py"
+    hopper.write_text(
+        "import os, sys, time\n"
+        "if os.fork(): sys.exit()\n"
+        "while True:\n"
+        "    os.setsid(); time.sleep(0.01)\n"
+        f"    os.write(os.open({str(bench.notes)!r}, os.O_WRONLY | os.O_CREAT | os.O_APPEND), b'%d %d\\n' % (os.getpid(), 0))\n"
+        "    if os.fork(): os._exit(0)\n"
+    )
+    run = bench.attempt("sh", "-c", f"{sys.executable} {hopper}; until [ -s {bench.notes} ]; do sleep 0.01; done")
+    await bench.runner.run(run)
+    assert tagged(run.attempt_id) == []
+    before = len(bench.noted())
+    await asyncio.sleep(0.1)
+    assert len(bench.noted()) == before
+
+
+@pytest.mark.slow
+async def test_sigterm_comes_first_and_once_to_all(bench: Bench) -> None:
+    """Those in other sessions too get the chance to clean up, and the whole grace for it."""
+    polite = bench._script(
+        "polite", "trap 'sleep 0.2; echo bye >>said; exit 0' TERM\necho up >>said\nwhile :; do sleep 0.05; done\n"
+    )
+    said = bench.root / "said"
+    run = bench.attempt("sh", "-c", f"(setsid {polite} &); exec {polite}", grace=5.0)
+    running_ = asyncio.create_task(bench.runner.run(run))
+    await until(lambda: said.exists() and said.read_text().count("up") == 2)
+    run.stop.ask("cancelled")
+    outcome = await running_
+    assert said.read_text().count("bye") == 2 and bench.alive() == []
+    assert outcome.status == "cancelled" and outcome.exit_code == 0
+
+
+async def test_cancelled_before_the_command_began(bench: Bench) -> None:
+    for delay in (0.0, 0.001, 0.002, 0.004):
+        run = bench.attempt(str(bench.leaf), grace=60.0)
+        running_ = asyncio.create_task(bench.runner.run(run))
+        await until(run.directory.exists)
+        await asyncio.sleep(delay)
+        run.stop.ask("cancelled")
+        assert (await asyncio.wait_for(running_, 10)).status == "cancelled"
+        assert bench.alive() == []
+
+
+@pytest.mark.slow
+async def test_the_living_are_left_alone(bench: Bench) -> None:
+    """Orphans of an attempt that goes on are its own business; others that end meanwhile do not touch them."""
+    run = bench.attempt("sh", "-c", f"(env -i setsid {bench.leaf} &); exec sleep 300")
+    long = asyncio.create_task(bench.runner.run(run))
+    await until(bench.alive)
+    mine = bench.alive()
+    own = subprocess.Popen(["sleep", "300"], start_new_session=True)
+    outcomes = await asyncio.gather(*(bench.run("sh", "-c", "setsid sleep 300 & exit 0") for _ in range(8)))
+    assert {o.status for o in outcomes} == {"completed"}
+    assert bench.alive() == mine and own.poll() is None
+    own.terminate()
+    assert own.wait() == -signal.SIGTERM
+    run.stop.ask("cancelled")
+    await long
+    assert bench.alive() == []
+
+
+@pytest.mark.slow
+async def test_many_starts_and_ends_at_once(bench: Bench) -> None:
+    """Looks at /proc while attempts come and go never take a newcomer for somebody's leftover."""
+    scripts = ["exit 0", "exit 7", "sleep 0.01 & exit 0", "(setsid sleep 300 &); exit 0"]
+
+    async def one(script: str) -> int | None:
+        return (await bench.run("sh", "-c", script)).exit_code
+
+    for _ in range(6):
+        assert await asyncio.gather(*(one(s) for s in scripts * 4)) == [0, 7, 0, 0] * 4
+
+
+async def test_dead_orphans_are_taken_in_while_the_attempt_goes_on(bench: Bench) -> None:
+    run = bench.attempt("sh", "-c", "for i in 1 2 3 4 5; do (sleep 0 &); done; exec sleep 300")
+    running_ = asyncio.create_task(bench.runner.run(run))
+
+    def zombies() -> list[int]:
+        mine = [p for p in table.snapshot().values() if p.ppid == os.getpid() and not p.alive]
+        return [p.pid for p in mine if table.locks_limit(p.pid) == Self.read().tag(run.attempt_id)]
+
+    await until(lambda: len(zombies()) == 5)
+    await until(lambda: not zombies())
+    run.stop.ask("cancelled")
+    await running_
+
+
+async def test_what_cannot_be_ended_is_given_up(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As with a process that waits for a dead disk; here nobody is allowed to signal."""
+    monkeypatch.setattr(sweep, "GIVE_UP", 0.05)
+    run = bench.attempt(str(bench.leaf), grace=0.05)
+    running_ = asyncio.create_task(bench.runner.run(run))
+    await until(bench.alive)
+    with monkeypatch.context() as m:
+        m.setattr(os, "killpg", lambda *a: None)
+        m.setattr(os, "kill", lambda *a: None)
+        run.stop.ask("cancelled")
+        assert (await running_).status == "cancelled"
+    for pid in bench.alive():
+        os.kill(pid, signal.SIGKILL)
+
+
+async def test_attempt_of(bench: Bench) -> None:
+    run = bench.attempt("sh", "-c", f"{bench.leaf} & env -i {bench.leaf} & (env -i setsid {bench.leaf} &); sleep 300")
+    running_ = asyncio.create_task(bench.runner.run(run))
+    await until(lambda: len(bench.alive()) == 3)
+    assert [bench.processes.attempt_of(pid) for pid in bench.alive()] == [run.attempt_id] * 3
+    assert bench.processes.attempt_of(os.getpid()) is None
+    assert bench.processes.attempt_of(os.getppid()) is None
+    run.stop.ask("cancelled")
+    await running_
+    other = subprocess.Popen(["sleep", "300"], env={"ORCHESTR8_ATTEMPT_ID": "of-another"}, start_new_session=True)
+    assert bench.processes.attempt_of(other.pid) == "of-another"
+    other.kill()
+    other.wait()
+    assert bench.processes.attempt_of(other.pid) is None
+
+
+async def test_a_daemon_within_an_attempt_leaves_nothing(bench: Bench) -> None:
+    """Its own attempts bear other marks, and come to us when it is killed."""
+    inner = (
+        "import asyncio, os, sys\nfrom pathlib import Path\n"
+        "from orchestr8d.clock import SystemClock\nfrom orchestr8d.processes import Launch, Processes\n"
+        "async def main():\n"
+        "    p = Processes(SystemClock())\n"
+        f"    await p.spawn(Launch('inner', [{str(bench.leaf)!r}], '/', {{}}, Path({str(bench.root / 'inner')!r})))\n"
+        f"    while not os.path.exists({str(bench.notes)!r}): await asyncio.sleep(0.01)\n"
+        "    os.kill(os.getpid(), 9)\n"
+        "asyncio.run(main())\n"
+    )
+    outcome = await bench.run(sys.executable, "-c", inner, env={"PYTHONPATH": os.pathsep.join(sys.path)})
+    assert outcome.signal == "SIGKILL"
+    assert len(bench.noted()) == 1 and not any(running(pid, start) for pid, start in bench.noted())

@@ -1,0 +1,254 @@
+"""Facts about starting and watching a process that everything else relies on."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from running import running, until
+
+from orchestr8d.clock import SystemClock
+from orchestr8d.processes import Child, Files, Launch, NotFound, Processes, recorded, signal_of, table
+from orchestr8d.processes.tree import Known, Lineage, Self
+
+
+@pytest.fixture
+async def processes() -> AsyncIterator[Processes]:
+    made = Processes(SystemClock())
+    yield made
+    await made.close()
+
+
+class Starter:
+    def __init__(self, processes: Processes, root: Path) -> None:
+        self.processes = processes
+        self.root = root
+        self._n = 0
+
+    async def start(self, script: str, **more: object) -> Child:
+        self._n += 1
+        env = {"PATH": os.environ["PATH"]}
+        launch = {"argv": ["sh", "-c", script], "cwd": str(self.root), "env": env, **more}
+        directory = self.root / "a" / f"{self._n}"
+        return await self.processes.spawn(Launch(f"attempt-{self._n}", directory=directory, **launch))  # type: ignore[arg-type]
+
+    async def output(self, script: str, **more: object) -> str:
+        child = await self.start(script, **more)
+        await child.exited
+        result = await self.processes.settle(child)
+        assert result.status == 0, Path(child.files.stderr).read_text()
+        return Path(child.files.stdout).read_text()
+
+
+@pytest.fixture
+def starter(processes: Processes, tmp_path: Path) -> Starter:
+    return Starter(processes, tmp_path)
+
+
+async def test_status_is_returned_and_recorded(starter: Starter) -> None:
+    for script, status in (("exit 0", 0), ("exit 3", 3), ("exit 255", 255), ("kill -9 $$", 137)):
+        child = await starter.start(script)
+        assert recorded(child.files) in (None, status)
+        await child.exited
+        assert (await starter.processes.settle(child)).status == status
+        assert recorded(child.files) == status
+        assert Path(child.files.exit).read_bytes() == b"%03d\n" % status
+
+
+async def test_sigterm_to_the_group_does_not_end_the_shim_first(starter: Starter) -> None:
+    for script, status in (("exec sleep 300", 143), ("trap 'exit 4' TERM; sleep 300", 4)):
+        child = await starter.start(f"touch up; {script}")
+        await until((starter.root / "up").exists)
+        (starter.root / "up").unlink()
+        os.killpg(child.pid, signal.SIGTERM)
+        await child.exited
+        assert (await starter.processes.settle(child)).status == status == recorded(child.files)
+
+
+async def test_other_signals_to_the_group_reach_the_command_only(starter: Starter) -> None:
+    for name in ("HUP", "INT", "QUIT", "USR1", "USR2", "ALRM"):
+        assert await starter.output(f"trap 'echo got' {name}; kill -{name} 0") == "got\n"
+
+
+async def test_the_child_leads_its_session_and_bears_its_marks(starter: Starter) -> None:
+    child = await starter.start("exec sleep 300")
+    proc = table.read(child.pid)
+    assert proc is not None and proc.pid == proc.sid == proc.pgrp and proc.alive
+    assert table.marker(child.pid, "ORCHESTR8_ATTEMPT_ID") == child.attempt_id
+    await until(lambda: table.locks_limit(child.pid) == Self.read().tag(child.attempt_id))
+    assert "orchestr8-" + child.attempt_id in table.command_line(child.pid)
+    await starter.processes.end(child, 1.0)
+
+
+async def test_signals_are_as_at_birth(starter: Starter) -> None:
+    """Python ignores SIGPIPE, and nohup SIGHUP; neither is to reach the command. Nor is a blocked signal."""
+    old = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
+    try:
+        lines = (await starter.output("exec cat /proc/self/status")).splitlines()
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGUSR1])
+        signal.signal(signal.SIGHUP, old)
+    masks = {k: int(v, 16) for k, v in (line.split(":\t") for line in lines if line.startswith("Sig")) if k != "SigQ"}
+    assert masks["SigBlk"] == masks["SigIgn"] == masks["SigCgt"] == 0
+
+
+async def test_descriptors_umask_and_directory(starter: Starter) -> None:
+    with open(os.devnull) as kept:
+        os.set_inheritable(kept.fileno(), True)
+        inherited = Processes(SystemClock())  # what was open before must not be passed on either
+        old = os.umask(0o077)
+        try:
+            other = Starter(inherited, starter.root / "other")
+            other.root.mkdir()
+            assert (await other.output("echo /proc/$$/fd/*; umask; pwd; echo $OLDPWD")).split() == [
+                *[f"/proc/{p}/fd/{n}" for p in [recorded_pid(other)] for n in (0, 1, 2)], "0022", str(other.root),
+            ]  # fmt: skip
+        finally:
+            os.umask(old)
+            await inherited.close()
+
+
+def recorded_pid(starter: Starter) -> str:
+    return (starter.root / "a" / "1" / "stdout").read_text().split("/")[2]
+
+
+async def test_files_are_appended_to_and_closed_to_others(starter: Starter) -> None:
+    child = await starter.start("echo one; echo two >&2")
+    await child.exited
+    await starter.processes.settle(child)
+    assert {p.name for p in child.files.directory.iterdir()} == {"exit", "stdout", "stderr"}
+    assert {p.stat().st_mode & 0o777 for p in child.files.directory.iterdir()} == {0o600}
+    assert child.files.directory.stat().st_mode & 0o777 == 0o700
+    out = await starter.output("cat /proc/self/fdinfo/1")
+    flags = int(next(line.split()[1] for line in out.splitlines() if line.startswith("flags")), 8)
+    assert flags & os.O_APPEND
+
+
+async def test_the_shells_own_words_stay_out_of_stderr(starter: Starter) -> None:
+    child = await starter.start("kill -9 $$")
+    await child.exited
+    await starter.processes.settle(child)
+    assert Path(child.files.stderr).read_bytes() == b""
+
+
+async def test_hostile_environment(starter: Starter) -> None:
+    """Names that mean something to the shell reach the command and do not disturb the shim."""
+    env = {
+        "PATH": os.environ["PATH"], "IFS": "0123456789/", "CDPATH": "/", "ENV": "/nope", "SHELLOPTS": "errexit:nounset",
+        "s": "own", "run": "own", "PS4": "$(touch ps4)", "OPTIND": "junk", "BASH_ENV": "/nope", "POSIXLY_CORRECT": "1",
+    }  # fmt: skip
+    got = await starter.output("", argv=["env"], env=env)
+    lines = set(got.splitlines())
+    assert {"s=own", "run=own", "CDPATH=/", "ENV=/nope"} <= lines and not any(x.startswith("OPTIND") for x in lines)
+    child = await starter.start("exit 10", env=env)
+    await child.exited
+    assert (await starter.processes.settle(child)).status == 10 == recorded(child.files)
+
+
+@pytest.mark.parametrize("shell", ["/bin/dash", "/bin/bash", "/bin/busybox"])
+async def test_other_shells(starter: Starter, shell: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not Path(shell).exists():
+        pytest.skip(f"{shell} is not installed")
+    monkeypatch.setattr("orchestr8d.processes.shim.SHELL", shell)
+    child = await starter.start("exec sleep 300")
+    await until(lambda: table.locks_limit(child.pid) == Self.read().tag(child.attempt_id))
+    result = await starter.processes.end(child, 5.0)
+    assert result.status == 143 == recorded(child.files)
+
+
+async def test_missing_program(starter: Starter) -> None:
+    with pytest.raises(NotFound, match="no such program"):
+        await starter.start("", argv=["nope"])
+
+
+def test_recorded(tmp_path: Path) -> None:
+    files = Files(tmp_path)
+    assert recorded(files) is None
+    for content, status in ((b"...\n", None), (b"", None), (b"00", None), (b"007\n", 7), (b"137\n", 137)):
+        Path(files.exit).write_bytes(content)
+        assert recorded(files) == status
+
+
+def test_signal_names() -> None:
+    names = {0: None, 1: None, 128: None, 129: "SIGHUP", 139: "SIGSEGV", 160: "SIG32", 192: "SIGRTMAX", 193: None}
+    assert {status: signal_of(status) for status in names} == names
+
+
+async def test_unwatched(starter: Starter, monkeypatch: pytest.MonkeyPatch) -> None:
+    from orchestr8d.processes import Unwatched
+
+    def short(pid: int) -> int:
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr(os, "pidfd_open", short)
+    with pytest.raises(Unwatched):
+        await starter.start("echo $$ >pid; exec sleep 300")
+    pid = starter.root / "pid"
+    assert not pid.exists() or not running(int(pid.read_text()))
+
+
+async def test_a_process_whose_first_thread_has_ended_is_alive(tmp_path: Path) -> None:
+    code = (
+        "import ctypes, threading, time\nthreading.Thread(target=time.sleep, args=(300,)).start()\n"
+        "print('up', flush=True)\nctypes.CDLL(None).pthread_exit(None)\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
+    try:
+        assert process.stdout is not None
+        process.stdout.readline()
+        await until(lambda: b") Z" in Path(f"/proc/{process.pid}/stat").read_bytes())
+        proc = table.read(process.pid)
+        assert proc is not None and proc.alive
+    finally:
+        process.kill()
+        process.wait()
+    assert table.read(process.pid) is None
+
+
+def test_a_marker_pasted_into_a_terminal_does_not_make_it_the_attempts(tmp_path: Path) -> None:
+    """The session's leader does not have it: the session is somebody else's."""
+    script = "ORCHESTR8_ATTEMPT_ID=mine sleep 300 & echo $!; wait"
+    terminal = subprocess.Popen(["sh", "-c", script], start_new_session=True, stdout=subprocess.PIPE, text=True)
+    try:
+        assert terminal.stdout is not None
+        pid = int(terminal.stdout.readline())
+        me = Self.read()
+        owners = Lineage(me).owners(table.snapshot(), Known(tags={me.tag("mine"): "mine"}))
+        assert terminal.pid not in owners and os.getsid(pid) == terminal.pid
+    finally:
+        os.killpg(terminal.pid, signal.SIGKILL)
+        terminal.wait()
+        terminal.stdout.close()
+
+
+async def test_scan_tells_shims_from_the_rest(starter: Starter) -> None:
+    child = await starter.start("sleep 300 & (env -i setsid sleep 300 &); touch up; wait")
+    await until((starter.root / "up").exists)
+    await until(lambda: len(tree(child)) == 4)
+    found = await starter.processes.scan([child.attempt_id, "nobody"])
+    assert set(found) == {child.attempt_id}
+    assert (found[child.attempt_id].shim, found[child.attempt_id].others) == (child.pid, 3)
+    await starter.processes.end(child, 1.0)
+    assert tree(child) == []
+
+
+def tree(child: Child) -> list[int]:
+    tag = Self.read().tag(child.attempt_id)
+    return [p.pid for p in table.snapshot().values() if p.alive and table.locks_limit(p.pid) == tag]
+
+
+async def test_closing_leaves_children_alone(tmp_path: Path) -> None:
+    processes = Processes(SystemClock())
+    child = await Starter(processes, tmp_path).start("exec sleep 300")
+    child.release()
+    await processes.close()
+    assert running(child.pid)
+    os.killpg(child.pid, signal.SIGKILL)
+    await asyncio.to_thread(os.waitpid, child.pid, 0)
