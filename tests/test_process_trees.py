@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from running import Bench, running, until
+from tests.running import Bench, running, until
 
 from orchestr8d.clock import SystemClock
 from orchestr8d.processes import Processes, sweep, table
@@ -107,7 +107,7 @@ async def test_one_that_hops_from_session_to_session(bench: Bench) -> None:
         "if os.fork(): sys.exit()\n"
         "while True:\n"
         "    os.setsid(); time.sleep(0.01)\n"
-        f"    os.write(os.open({str(bench.notes)!r}, os.O_WRONLY | os.O_CREAT | os.O_APPEND), b'%d %d\\n' % (os.getpid(), 0))\n"
+        f"    with open({str(bench.notes)!r}, 'a') as f: f.write(f'{{os.getpid()}} 0\\n')\n"
         "    if os.fork(): os._exit(0)\n"
     )
     run = bench.attempt("sh", "-c", f"{sys.executable} {hopper}; until [ -s {bench.notes} ]; do sleep 0.01; done")
@@ -189,6 +189,7 @@ async def test_dead_orphans_are_taken_in_while_the_attempt_goes_on(bench: Bench)
     await running_
 
 
+@pytest.mark.slow
 async def test_what_cannot_be_ended_is_given_up(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """As with a process that waits for a dead disk; here nobody is allowed to signal."""
     monkeypatch.setattr(sweep, "GIVE_UP", 0.05)

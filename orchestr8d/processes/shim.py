@@ -16,8 +16,9 @@ from orchestr8d.processes.program import NotFound, check_directory, resolve
 MARKER = "ORCHESTR8_ATTEMPT_ID"
 SHELL = "/bin/sh"
 
-# $1 tag, $2 exit file, $3 directory, then the command; 3 is the command's stderr, while the shell's own goes nowhere
-# ("Killed" and the like would be mixed in). What it has to be so:
+# $1 tag, $2 exit file, $3 directory, then the command. Why it is as it is:
+# - descriptor 3 is the command's stderr, the shell's own goes nowhere: "Killed" and the like would be mixed in. It is
+#   given in a subshell, as a redirection of a plain command holds in dash's own process until the command has ended
 # - traps, not ignoring, which the command would inherit: a signal to the group must not end the shell first
 # - RLIMIT_LOCKS means nothing to Linux since 2.4.25, is inherited and survives `env -i`: it tags the whole tree. The
 #   option is -w in dash and busybox, -x in bash and ksh; without either the tree is untagged
@@ -28,8 +29,8 @@ SHIM = """\
 trap : HUP INT QUIT USR1 USR2 ALRM TERM
 umask 022
 ulimit -w "$1" || ulimit -x "$1"
-run() { cd -- "$3" 2>&3 && unset OLDPWD && shift 3 && "$@" 2>&3 3>&-; }
-run "$@" && s=0 || s=$?
+run() { cd -- "$3" && unset OLDPWD && shift 3 && exec "$@" 3>&-; }
+(run "$@" 2>&3) && s=0 || s=$?
 printf '%03d\\n' "$s" 1<>"$2"
 exit "$s"
 """

@@ -39,7 +39,7 @@ class Ending:
     killed: bool = False
     # Process groups that got SIGTERM.
     termed: set[int] = field(default_factory=set)
-    # Processes that were there when their group got SIGTERM.
+    # Processes that had begun when they got SIGTERM.
     seen: set[int] = field(default_factory=set)
 
 
@@ -189,8 +189,10 @@ def reap(pid: int) -> None:
 def _signal(ending: Ending, alive: list[Proc], known: Known, now: float) -> None:
     """By group, which even a process that forks all the time cannot slip out of.
 
-    A group gets SIGTERM once. Only the command itself gets it later too, when it started after its group was told.
+    A group gets SIGTERM once. Only the command itself gets it later too, when it had not begun: as long as it is a copy
+    of the shell, it has the shell's trap.
     """
+    begun = {p.pid for p in alive if p.ppid not in known.shims or not _is_copy(p, ending.attempt_id)}
     kill = now >= ending.kill_at
     if kill and not ending.killed:
         ending.killed, ending.pause = True, FIRST_PAUSE
@@ -202,5 +204,9 @@ def _signal(ending: Ending, alive: list[Proc], known: Known, now: float) -> None
         if not kill and p.pgrp not in first and p.pid not in ending.seen and p.ppid in known.shims:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(p.pid, signal.SIGTERM)
-        ending.seen.add(p.pid)
+    ending.seen |= begun
     ending.termed |= first
+
+
+def _is_copy(proc: Proc, attempt_id: str) -> bool:
+    return any(word.endswith(attempt_id) for word in table.command_line(proc.pid)[3:4])

@@ -81,7 +81,10 @@ class Writer:
         if not self._closing:
             self._closing = True
             await self._queue.put(None)
-        await self._loop_task
+        try:
+            await self._loop_task
+        finally:
+            await self._db.close()
 
     async def watch(self) -> None:
         """Returns when the writer was closed; raises what killed it, which never should."""
