@@ -17,7 +17,7 @@ help: ## this list
 run: $(VENV)/run.stamp ## install into .venv and serve; Ctrl-C ends it
 	@$(BIN)/python -m orchestr8d serve
 
-test: test-tools $(VENV)/test.stamp ## run all tests but the long torture
+test: python test-tools $(VENV)/test.stamp ## run all tests but the long torture
 	$(BIN)/python -m pytest $(ARGS)
 
 check: $(VENV)/test.stamp units ## lint, types, the floors of the design, the service units
@@ -28,7 +28,7 @@ check: $(VENV)/test.stamp units ## lint, types, the floors of the design, the se
 bench: $(VENV)/test.stamp ## measure against the bars of the design, as ratios in one run
 	$(BIN)/python -m tests.bench $(ARGS)
 
-torture: test-tools $(VENV)/test.stamp ## kill the daemon 500 times under load
+torture: python test-tools $(VENV)/test.stamp ## kill the daemon 500 times under load
 	TORTURE_ROUNDS=500 $(BIN)/python -m pytest -m torture $(ARGS)
 
 # The environment is made once, and brought up to date when pyproject.toml says something new.

@@ -199,7 +199,10 @@ def transitions(logs: Logs) -> Callable[[Sequence[Event]], None]:
         for event in events:
             if event.type == "task.progress" or not event.type.startswith(("task.", "executor.")):
                 continue
-            item = decode(event.data)
+            try:
+                item = decode(event.data)
+            except msgspec.DecodeError:  # data of a shape that we do not know: the line says that much less
+                item = _Transition()
             item.event = event.type
             item.task_id = event.task_id
             if isinstance(render, JsonLine):

@@ -15,13 +15,13 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from tests.running import Bench, running, until
 
 from orchestr8d.clock import SystemClock
 from orchestr8d.core.outcome import Outcome
 from orchestr8d.processes import Processes, shim
 from orchestr8d.task_runners import command
 from orchestr8d.task_runners.command import CommandRunner, allowed
+from tests.running import Bench, running, until
 
 
 @pytest.fixture

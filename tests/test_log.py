@@ -141,14 +141,16 @@ def test_one_line_per_transition(fd: int) -> None:
               error={"kind": "exit", "message": "password=hunter22"}, exit_code=3, later={"unknown": 1}),
         event("executor.started", None, executor_id="E", host="h", pid=12),
         event("schedule.fired", None),
+        event("task.queued", attempt="not a number"),
     ])  # fmt: skip
-    started, failed, executor = lines(fd)
+    started, failed, executor, strange = lines(fd)
     assert started == {
         "event": "task.started", "level": "info", "timestamp": "2026-03-01T09:00:00.042Z", "task_id": TASK,
         "status": "running", "attempt": 2, "attempt_id": "A", "executor_id": "E", "wait_seconds": 0.25,
     }  # fmt: skip
     assert (failed["error"], failed["exit_code"], failed["queue"]) == ({"kind": "exit"}, 3, "builds")
     assert (executor["event"], executor["executor_id"], executor["pid"]) == ("executor.started", "E", 12)
+    assert (strange["event"], strange["task_id"]) == ("task.queued", TASK)
     assert "hunter22" not in text(fd)
 
 

@@ -11,11 +11,11 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from tests.running import Bench, running, until
 
 from orchestr8d.clock import SystemClock
 from orchestr8d.processes import Processes, sweep, table
 from orchestr8d.processes.tree import Self
+from tests.running import Bench, running, until
 
 # Each leaves processes behind that note their pids; {leaf} sleeps, {stubborn} ignores SIGTERM too.
 ESCAPES = {

@@ -11,11 +11,11 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from tests.running import running, until
 
 from orchestr8d.clock import SystemClock
 from orchestr8d.processes import Child, Files, Launch, NotFound, Processes, recorded, signal_of, table
 from orchestr8d.processes.tree import Known, Lineage, Self
+from tests.running import running, until
 
 
 @pytest.fixture

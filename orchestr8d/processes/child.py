@@ -38,8 +38,8 @@ class Child:
         self.pid = pid
         self.files = files
         self.age = age
-        # The kernel counts what the process was before exec into its peak, and that was a copy of us: a peak that is not
-        # above our own says nothing.
+        # The kernel counts what the process was before exec into its peak, and that was a copy of us: a peak that is
+        # not above our own says nothing.
         self._floor = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         self._loop = asyncio.get_running_loop()
         self._on_exit = on_exit

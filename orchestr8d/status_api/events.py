@@ -91,7 +91,9 @@ async def stream(services: Services, call: Call) -> web.StreamResponse:
         else:
             await sse.gap(oldest)
             await sse.run(oldest - 1)
-    except TimeoutError:
+    except TimeoutError:  # it takes nothing, so what is under way to it is thrown away
+        if call.request.transport is not None:
+            call.request.transport.abort()
         raise ConnectionResetError("a reader that takes nothing") from None
     await response.write_eof()
     return response

@@ -22,6 +22,8 @@ from orchestr8d.tokens import Caller
 
 _LEVEL: Final = {"read": 0, "submit": 1, "admin": 2}
 _EVERYONE: Final = Caller(token_id="none", name="no auth", scope="admin")  # noqa: S106 (an id, no secret)
+# What is counted for an answer that nobody took.
+_GONE: Final = 499
 _NOBODY: Final = Caller(token_id="", name="", scope="read")
 
 
@@ -40,21 +42,30 @@ class Gate:
     async def __call__(self, request: web.Request) -> web.StreamResponse:
         inputs = self._endpoints.get(request.match_info.route)
         try:
-            response = await self._pass(request, inputs)
-        except Problem as problem:
-            response = _unless_begun(request, respond.problem(problem))
-        except web.HTTPException as error:
-            response = _unless_begun(request, respond.other(error.status, error.reason))
-        except (asyncio.CancelledError, ConnectionError):
-            raise
-        except Exception:
-            structlog.get_logger().exception("request failed", method=request.method, path=request.path)
-            response = _unless_begun(request, respond.other(500, "an internal error; the log has more"))
+            response = await self._answer(request, inputs)
+        except ConnectionError:
+            # The client is gone, or a stream is broken off. aiohttp finds the connection closed, and is quiet about it.
+            if request.transport is not None:
+                request.transport.close()
+            response = web.Response(status=_GONE)
         if inputs is None:
             self._services.metrics.request("other", "unknown", response.status)
         else:
             self._services.metrics.request(inputs.route.method, inputs.route.path, response.status)
         return response
+
+    async def _answer(self, request: web.Request, inputs: Inputs | None) -> web.StreamResponse:
+        try:
+            return await self._pass(request, inputs)
+        except Problem as problem:
+            return _unless_begun(request, respond.problem(problem))
+        except web.HTTPException as error:
+            return _unless_begun(request, respond.other(error.status, error.reason))
+        except (asyncio.CancelledError, ConnectionError):
+            raise
+        except Exception:
+            structlog.get_logger().exception("request failed", method=request.method, path=request.path)
+            return _unless_begun(request, respond.other(500, "an internal error; the log has more"))
 
     async def _pass(self, request: web.Request, inputs: Inputs | None) -> web.StreamResponse:
         self._follow_config()
