@@ -110,7 +110,7 @@ class Daemon:
         # Set as soon as there is something to reload, and something to give a free slot to.
         self._reload: Callable[[], None] | None = None
         self._on_free: Callable[[], None] = lambda: None
-        self._url = ""
+        self._url = settings.server.base_url or f"http://{settings.server.listen}"
 
     async def run(self, ready_fd: int | None) -> int:
         self._listen_to_signals()
@@ -247,7 +247,8 @@ class Daemon:
         except OSError as e:
             raise CannotStart(f"cannot listen on {self.config.server.listen} ([server] listen): {e.strerror}") from e
         where = [f"http://{_shown(*addr[:2])}" for addr in site.addresses if isinstance(addr, tuple)]
-        self._url = self.config.server.base_url or where[0]
+        if port == 0:
+            self._url = self.config.server.base_url or where[0]
         path = Path(self.config.server.socket or self._state / SOCKET)
         if len(os.fsencode(path)) > MAX_SOCKET_PATH:
             self._log.warning("no Unix socket: its path is too long ([server] socket sets another)", path=str(path))

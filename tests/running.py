@@ -24,12 +24,12 @@ NOTE = 'read -r line </proc/$$/stat; set -- $line; echo "$1 ${{22}}" >>{notes}\n
 class Bench:
     """Runs attempts in a directory of its own, and keeps their notes."""
 
-    def __init__(self, processes: Processes, root: Path, env_allow: list[str] | None = None) -> None:
+    def __init__(self, processes: Processes, root: Path) -> None:
         self.clock = SystemClock()
         self.processes = processes
         self.root = root
         self.notes = root / "notes"
-        self.runner = CommandRunner(processes, self.clock, os.environ, env_allow or [])
+        self.runner = CommandRunner(processes, self.clock, os.environ)
         self.leaf = self._script("leaf", "exec sleep 300\n")
         self.stubborn = self._script("stubborn", "trap '' TERM HUP INT\nexec sleep 300\n")
 

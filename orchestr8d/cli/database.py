@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from orchestr8d.cli import exits
+from orchestr8d.cli.state import no_daemon
 
 _file = click.option(
     "--config", "config_path", type=click.Path(path_type=Path), help="The configuration to find the database by."
@@ -22,14 +23,6 @@ def _place(config_path: Path | None) -> tuple[Path, Path]:
     return config.store_path(config.load(config.find(config_path, os.environ), os.environ), state), state
 
 
-def _refuse_running(state: Path, why: str) -> None:
-    from orchestr8d.cli.state import daemon_pid
-
-    pid = daemon_pid(state)
-    if pid is not None:
-        exits.fail(exits.WRONG_STATE, f"a daemon is running here (pid {pid}): stop it first, {why}")
-
-
 @click.command(epilog="Example: orchestr8d migrate")
 @_file
 def migrate(config_path: Path | None) -> None:
@@ -39,8 +32,8 @@ def migrate(config_path: Path | None) -> None:
     db, state = _place(config_path)
     if not db.exists():
         exits.fail(exits.NOT_FOUND, f"there is no database at {db}; `orchestr8d serve` makes one")
-    _refuse_running(state, "its schema must not change under it")
-    before, after = migrate_file(db)
+    with no_daemon(state):
+        before, after = migrate_file(db)
     done = f"from version {before} to {after}" if before != after else f"is at version {after} already"
     click.echo(f"{db}: {'migrated ' if before != after else ''}{done}")
 
@@ -72,8 +65,8 @@ def restore(backup: Path, yes: bool, config_path: Path | None) -> None:
     from orchestr8d.store.sqlite import restore_file
 
     db, state = _place(config_path)
-    _refuse_running(state, "the database is its own")
-    if db.exists() and not yes:
-        click.confirm(f"{db} will be replaced by {backup}. Go on?", abort=True, err=True)
-    restore_file(backup, db)
+    with no_daemon(state):
+        if db.exists() and not yes:
+            click.confirm(f"{db} will be replaced by {backup}. Go on?", abort=True, err=True)
+        restore_file(backup, db)
     click.echo(f"{db}: restored from {backup}")

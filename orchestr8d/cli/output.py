@@ -124,6 +124,13 @@ def _reason(reason: Json) -> str:
     return " ".join([reason["kind"], *ids, *rest, *until])
 
 
+def progress(now: Json) -> str:
+    """`40 % compiling`, as far as it is known."""
+    percent = now.get("percent")
+    parts = [f"{percent:g} %" if percent is not None else "", str(now.get("current_step") or "")]
+    return " ".join(part for part in parts if part)
+
+
 def local(time: str | None) -> str:
     """A time of the API in the reader's zone, to the second."""
     if not time:

@@ -22,6 +22,6 @@ def serve(config_path: Path | None, ready_fd: int | None, log_format: str | None
         code = daemon.serve(config_path, log_format=log_format, ready_fd=ready_fd)
     except ConfigError as error:
         click.echo(str(error), err=True)
-        code = exits.FAILED
+        code = exits.USAGE
     if code:
         exits.fail(code)

@@ -39,7 +39,7 @@ def _fields(short: Json, task: Json) -> list[tuple[str, object]]:
         ("what", output.what(task)),
         ("waiting for", output.reasons(short)),
         ("error", ": ".join(str(error[name]) for name in ("kind", "message") if error.get(name))),
-        ("progress", _progress(short)),
+        ("progress", output.progress(short["progress"])),
         ("attempt", _attempt(short, task)),
         ("next retry", output.local(short.get("next_retry_at"))),
         ("cwd", task.get("cwd")),
@@ -53,13 +53,6 @@ def _fields(short: Json, task: Json) -> list[tuple[str, object]]:
         ("expected", output.local(short.get("estimated_completion"))),
         ("took", output.took(task, _now())),
     ]
-
-
-def _progress(short: Json) -> str:
-    progress = short.get("progress") or {}
-    percent = progress.get("percent")
-    parts = [f"{percent:g} %" if percent is not None else "", str(progress.get("current_step") or "")]
-    return "  ".join(part for part in parts if part)
 
 
 def _attempt(short: Json, task: Json) -> str:

@@ -126,11 +126,11 @@ class Board:
 
 def bar(progress: Json, width: int = 10) -> str:
     """`████░░░░░░ 40 % compiling`."""
-    percent, step = progress.get("percent"), progress.get("current_step") or ""
-    if percent is None:
-        return step
-    full = round(width * min(max(percent, 0), 100) / 100)
-    return f"{'█' * full}{'░' * (width - full)} {percent:g} % {step}".rstrip()
+    text = output.progress(progress)
+    if progress.get("percent") is None:
+        return text
+    full = round(width * progress["percent"] / 100)
+    return f"{'█' * full}{'░' * (width - full)} {text}"
 
 
 def _show(board: Board, events: Iterable[Json], as_json: bool) -> None:
@@ -142,7 +142,10 @@ def _show(board: Board, events: Iterable[Json], as_json: bool) -> None:
         _draw(board, events)
     else:
         for event in events:
-            if event["type"] != "open":
+            if event["type"] == "open":
+                for task in board.tasks.values():  # one task that is watched may have ended long ago
+                    click.echo(f"{output.local(task['updated_at'])}  {output.short(task['id'])}  {task['status']}")
+            else:
                 click.echo(line(event))
 
 
@@ -158,7 +161,7 @@ def line(event: Json) -> str:
         event["type"].removeprefix("task."),
     ]
     if event["type"] == "task.progress":
-        parts.append(" ".join(str(data[k]) for k in ("percent", "current_step") if data.get(k) is not None))
+        parts.append(output.progress(data))
     parts += [f"{name} {data[name]}" for name in ("attempt", "exit_code", "signal", "reason") if data.get(name)]
     parts += [": ".join(str(error[k]) for k in ("kind", "message") if error.get(k))] if error else []
     return output.printable("  ".join(parts))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import msgspec
@@ -40,8 +40,8 @@ class Facts(msgspec.Struct):
     head_start: float = 900.0
     # Status of each task that it depends on; a missing id does not exist.
     dependencies: Mapping[str, str] = {}
-    # The unfinished task that holds its unique_key.
-    holder: Task | None = None
+    # Unfinished tasks with its unique_key: the one that holds it, and replaced ones whose processes are not gone yet.
+    same_key: Sequence[Task] = ()
     # The latest queued_at so far: it never runs backwards, or a set clock would reorder the queue.
     last_queued_at: int = 0
 
@@ -71,12 +71,13 @@ def admit(new: NewTask, facts: Facts, task_id: str, seq: int, now: int) -> Admit
     spec = new.spec
     edges: list[tuple[Literal["task", "unique"], str]] = []
     cut_off = None
-    if facts.holder is not None:
+    holder = next((task for task in facts.same_key if task.unique_slot is not None), None)
+    if holder is not None:
         if new.on_conflict == "existing":
-            return facts.holder
+            return holder
         if new.on_conflict == "reject":
-            raise Problem("conflict", f"unique_key {new.unique_key!r} is held by task {facts.holder.id}")
-        edges.append(("unique", facts.holder.id))
+            raise Problem("conflict", f"unique_key {new.unique_key!r} is held by task {holder.id}")
+    edges += [("unique", task.id) for task in facts.same_key]
     for other in spec.depends_on:
         status = facts.dependencies[other]
         if status not in FINAL:
@@ -101,7 +102,7 @@ def admit(new: NewTask, facts: Facts, task_id: str, seq: int, now: int) -> Admit
     events = [Happened("task.created", {"status": task.status, "kind": new.kind, "queue": new.queue})]
     if queued_at is not None:
         events.append(Happened("task.queued", {"status": "queued", "kind": new.kind, "queue": new.queue}))
-    admitted = Admitted(task, events, edges, facts.holder if new.on_conflict == "replace" else None)
+    admitted = Admitted(task, events, edges, holder)
     if cut_off:
         _fail_at_birth(admitted, cut_off, now)
     return admitted

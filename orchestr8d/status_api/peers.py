@@ -30,7 +30,6 @@ class Peers:
             known = self._known[transport] = self._identify(transport)
         return known
 
-
     def _identify(self, transport: asyncio.BaseTransport) -> Caller:
         end = transport.get_extra_info("socket")
         pid, uid, _ = _CREDENTIALS.unpack(end.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))

@@ -45,7 +45,6 @@ async def _shown(services: Services, task_id: str) -> web.Response:
 async def cancel(services: Services, call: Call) -> web.Response:
     task = await services.store.cancel(call.path("id"))
     if task.status in BUSY:
-        services.pool.cancel(task.id)
         wanted: Cancel = call.query
         bound = services.config().executor.grace + AFTER_GRACE
         patience = bound if wanted.wait is None else min(wanted.wait, max(bound, MAX_WAIT))

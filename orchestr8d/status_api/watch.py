@@ -26,9 +26,7 @@ class Poll(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     until: Literal["final"] | None = None
 
 
-async def until(
-    services: Services, task_id: str, done: Callable[[model.Task], bool], seconds: float
-) -> model.TaskView:
+async def until(services: Services, task_id: str, done: Callable[[model.Task], bool], seconds: float) -> model.TaskView:
     """The task once `done` holds of it, or as it is after so many seconds, or when the daemon drains."""
     end = services.clock.monotonic() + seconds
     while True:

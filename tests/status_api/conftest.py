@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import aiohttp
@@ -21,6 +22,7 @@ from orchestr8d.events import Bus
 from orchestr8d.metrics import Metrics
 from orchestr8d.status_api.app import Services, create_app
 from orchestr8d.status_api.route import Route
+from orchestr8d.status_api.serving import Runner
 from orchestr8d.store import Claim
 from orchestr8d.store.sqlite import SqliteStore, open_store
 from orchestr8d.tokens import TokenKeeper
@@ -32,6 +34,8 @@ class StandIn:
     """A pool whose attempts end only when a test or a cancel says so."""
 
     slots = 4
+    # Whether attempts take no notice of a cancel.
+    stubborn = False
 
     def __init__(self, store: SqliteStore) -> None:
         self._store = store
@@ -45,9 +49,9 @@ class StandIn:
     def attempt_task(self, attempt_id: str) -> str | None:
         return self.attempts.get(attempt_id)
 
-    def cancel(self, task_id: str) -> None:
-        for attempt_id, running in list(self.attempts.items()):
-            if running == task_id:
+    def cancel(self, task_ids: Sequence[str]) -> None:
+        for attempt_id, task_id in list(self.attempts.items()):
+            if task_id in task_ids and not self.stubborn:
                 ending = asyncio.ensure_future(self.finish(task_id, attempt_id, Outcome(status="cancelled")))
                 self._ending.add(ending)
 
@@ -130,25 +134,22 @@ class Api:
         return answer["token"]
 
 
-@pytest.fixture
-async def serve(tmp_path: Path) -> AsyncIterator[Callable]:
-    """Starts an API: `await serve(extra_routes=…, config=…)`."""
-    stop: list[Callable] = []
-
-    async def start(extra_routes: tuple[Route, ...] = (), **changes: object) -> Api:
-        state = tmp_path / "state"
-        state.mkdir(mode=0o700)
-        clock, bus, metrics = SystemClock(), Bus(), Metrics()
+@asynccontextmanager
+async def running(state: Path, extra_routes: Sequence[Route] = (), **changes: object) -> AsyncIterator[Api]:
+    """A served API whose state is in `state`; `changes` are sections of its configuration."""
+    state.mkdir(mode=0o700)
+    clock, bus, metrics = SystemClock(), Bus(), Metrics()
+    api: Api
+    async with AsyncExitStack() as stack:
         store = await open_store(state / "o.db", clock=clock, bus=bus, on_commit=metrics.commit)
-        stop.append(store.close)
-        bus.observe(metrics.observe)
+        stack.push_async_callback(store.close)
         keeper = TokenKeeper(state, clock)
         keeper.load(await store.tokens())
-        await store.register(
-            Executor(EXECUTOR, "here", os.getpid(), "0", clock.now(), clock.now(), [], 4, 0, "running")
-        )
         pool = StandIn(store)
-        api: Api
+        bus.observe(metrics.observe)
+        bus.observe_cancels(pool.cancel)
+        now = clock.now()
+        await store.register(Executor(EXECUTOR, "here", os.getpid(), "0", now, now, [], 4, 0, "running"))
         services = Services(
             store=store, bus=bus, clock=clock, config=lambda: api.config, tokens=keeper, metrics=metrics, pool=pool,
             attempt_dir=lambda attempt_id: state / "attempts" / attempt_id[-2:] / attempt_id,
@@ -157,20 +158,26 @@ async def serve(tmp_path: Path) -> AsyncIterator[Callable]:
         )  # fmt: skip
         api = Api(services, pool, state)
         api.config = msgspec.structs.replace(api.config, **changes)
-        runner = web.AppRunner(create_app(services, extra_routes), access_log=None)
+        runner = Runner(create_app(services, extra_routes))
         await runner.setup()
-        stop.append(runner.cleanup)
+        stack.push_async_callback(runner.cleanup)
         listening = socket.create_server(("127.0.0.1", 0))
         api.port = listening.getsockname()[1]
         await web.SockSite(runner, listening).start()
         await web.UnixSite(runner, str(api.socket)).start()
-        api.http = aiohttp.ClientSession()
-        stop.append(api.http.close)
-        return api
+        api.http = await stack.enter_async_context(aiohttp.ClientSession())
+        yield api
 
-    yield start
-    for end in reversed(stop):
-        await end()
+
+@pytest.fixture
+async def serve(tmp_path: Path) -> AsyncIterator[Callable]:
+    """Starts an API: `await serve(extra_routes=…, server=config.Server(…))`."""
+    async with AsyncExitStack() as stack:
+
+        async def start(**more: object) -> Api:
+            return await stack.enter_async_context(running(tmp_path / "state", **more))
+
+        yield start
 
 
 @pytest.fixture

@@ -105,7 +105,7 @@ async def test_a_pruned_position_begins_with_a_gap(api, listen):
         await api.submit()
     [claim] = await api.pool.claim()
     await api.complete(claim.task.id, claim.attempt.id)
-    while (await api.services.store.prune(Retention(events=0.0))).more:
+    while await api.services.store.prune_log(Retention(events=0.0)):
         pass
     oldest, newest = await api.services.store.event_bounds()
     assert oldest > 2
@@ -172,7 +172,7 @@ async def test_a_tasks_events_in_pages(api):
         cursor = page["next_cursor"] and f"&cursor={page['next_cursor']}"
     assert [e["type"] for e in seen] == ["task.created", "task.queued", "task.started", "task.completed"]
     _, page = await api.call("GET", f"/api/v1/tasks/{task_id}/events?limit=2")
-    while (await api.services.store.prune(Retention(events=0.0))).more:
+    while await api.services.store.prune_log(Retention(events=0.0)):
         pass
     await api.submit()
     status, _ = await api.call("GET", f"/api/v1/tasks/{task_id}/events?cursor={page['next_cursor']}")

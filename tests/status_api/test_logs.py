@@ -110,7 +110,7 @@ async def test_files_that_the_runner_named_and_no_others(api, tmp_path):
     (work / "other.txt").write_bytes(b"other")
     (tmp_path / "secret").write_bytes(b"secret")
     (work / "link").symlink_to(tmp_path / "secret")
-    status, answer = await api.call("POST", "/api/v1/tasks", {"command": ["x"], "cwd": str(work)})
+    _, answer = await api.call("POST", "/api/v1/tasks", {"command": ["x"], "cwd": str(work)})
     [claim] = await api.pool.claim()
     named = ["sub/made.txt", "link", "../secret", str(tmp_path / "secret"), "gone", "sub"]
     outcome = Outcome(status="completed", exit_code=0, files_created=named)
@@ -118,9 +118,7 @@ async def test_files_that_the_runner_named_and_no_others(api, tmp_path):
     at = f"/api/v1/tasks/{answer['task_id']}/files"
     assert await api.call("GET", f"{at}/sub/made.txt") == (200, b"made")
     for path in ("other.txt", "link", "..%2fsecret", "gone", "sub", "sub%2f", str(tmp_path / "secret"), "%00"):
-        async with api.http.get(
-            f"{api.url}{at}/{path}", headers=api.auth
-        ) as response:
+        async with api.http.get(f"{api.url}{at}/{path}", headers=api.auth) as response:
             assert response.status == 404, path
     _, result = await api.call("GET", f"/api/v1/tasks/{answer['task_id']}/result")
     assert result["files_created"] == named

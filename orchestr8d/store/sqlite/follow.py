@@ -70,7 +70,8 @@ class Follower:
 
     def key_free(self, tx: Tx, key: str) -> int:
         """How many more tasks of this key may run."""
-        sql = f"SELECT count(*) FROM tasks WHERE {reads.BUSY_SQL} AND concurrency_key IS NOT NULL AND concurrency_key = ?"
+        keyed = "concurrency_key IS NOT NULL AND concurrency_key = ?"
+        sql = f"SELECT count(*) FROM tasks WHERE {reads.BUSY_SQL} AND {keyed}"
         running: int = tx.db.execute(sql, (key,)).fetchone()[0]
         return self.per_key - running
 

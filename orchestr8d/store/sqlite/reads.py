@@ -207,8 +207,14 @@ def events(db: sqlite3.Connection, wanted: EventFilter, after: int, limit: int) 
         f"WHERE {' AND '.join(where)} AND id <= ? ORDER BY id LIMIT ?"
     )
     rows = db.execute(sql, (*args, *conditions, upto, limit)).fetchall()
-    found = [Event(i, type_, at, task, flow, user, msgspec.Raw(data.encode())) for i, type_, at, task, flow, user, data in rows]
+    found = [_event(*row) for row in rows]
     return found, (found[-1].id if len(found) == limit else max(after, upto))
+
+
+def _event(
+    id_: int, type_: str, at: int, task_id: str | None, workflow_id: str | None, user_id: str | None, data: str
+) -> Event:
+    return Event(id_, type_, at, task_id, workflow_id, user_id, msgspec.Raw(data.encode()))
 
 
 def event_bounds(db: sqlite3.Connection) -> tuple[int, int]:

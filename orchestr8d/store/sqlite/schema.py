@@ -35,7 +35,7 @@ def _statements(script: str) -> Iterator[str]:
 
 
 def connect(path: Path, *, readonly: bool = False) -> sqlite3.Connection:
-    """A connection without implicit transactions. Readers are `mode=ro`: one with `query_only` would still checkpoint."""
+    """A connection without implicit transactions. Readers are `mode=ro`: with `query_only` they would checkpoint."""
     mode = "ro" if readonly else "rwc"
     uri = f"file:{_quoted(path)}?mode={mode}"
     # Safe without the check: a connection is used by one thread at a time, aiosqlite's.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import random
 import sqlite3
 from collections.abc import Callable, Sequence
@@ -14,9 +13,8 @@ import aiosqlite
 import msgspec
 
 from orchestr8d.clock import Clock
-from orchestr8d.core import admission, claims, outcome, steering
-from orchestr8d.core.errors import Fault, LeaseLost, Problem, refuse
-from orchestr8d.core.ids import uuid7
+from orchestr8d.core import steering
+from orchestr8d.core.errors import Problem
 from orchestr8d.core.model import (
     Attempt,
     Executor,
@@ -42,15 +40,13 @@ from orchestr8d.store import (
     Retention,
     TaskFilter,
 )
-from orchestr8d.store.sqlite import reads, schema, upkeep
+from orchestr8d.store.sqlite import reads, running, schema, submitting, upkeep
 from orchestr8d.store.sqlite.follow import Follower
 from orchestr8d.store.sqlite.transaction import Tx
 from orchestr8d.store.sqlite.writer import Writer, in_thread, raw
 
 T = TypeVar("T")
 _JSON = msgspec.json.Encoder()
-# Due tasks are moved so many at a time: other writes get their turn in between.
-_DUE_STEP = 500
 
 
 class SqliteStore:
@@ -100,69 +96,13 @@ class SqliteStore:
 
     async def submit(self, new: Sequence[NewTask], answer: Answer, once: Idempotency | None = None) -> Created:
         def unit(tx: Tx) -> Created:
-            return _once(tx, once, lambda: self._admit(tx, new, answer))
+            return submitting.once(tx, once, lambda: self._admit(tx, new, answer))
 
         return await self._writer.do(unit)
 
     def _admit(self, tx: Tx, new: Sequence[NewTask], answer: Answer) -> Created:
-        self._check_disk()
-        _check_dependencies(tx, new)
-        tasks: list[Task] = []
-        waiting: list[admission.Admitted] = []
-        existing = False
-        follower = self._follower
-        facts = admission.Facts(queue_depth=self._limits.queue_depth, head_start=self._limits.head_start)
-        depths: dict[str, int] = {}
-        for i, one in enumerate(new):
-            facts.last_queued_at = follower.last_queued_at
-            facts.depth = depths[one.queue] if one.queue in depths else tx.depth(one.queue)
-            facts.holder, facts.dependencies = None, {}
-            if one.unique_key is not None:
-                # Earlier ones of a batch may hold the key.
-                tx.insert(waiting)
-                waiting.clear()
-                found = reads.tasks(tx.db, "unique_slot = ?", one.unique_key)
-                facts.holder = found[0] if found else None
-            if one.spec.depends_on:
-                facts.dependencies = reads.statuses(tx.db, one.spec.depends_on)
-            try:
-                admitted = admission.admit(one, facts, uuid7(tx.now), tx.next_seq(), tx.now)
-            except Problem as e:
-                if len(new) > 1 and not e.faults:
-                    raise Problem(e.kind, e.detail, [Fault(f"tasks[{i}]", e.detail, e.kind)], e.retry_after) from None
-                raise
-            if isinstance(admitted, Task):
-                existing = True
-                tasks.append(admitted)
-                continue
-            depths[one.queue] = facts.depth + (admitted.task.completed_at is None)
-            follower.note(admitted.task)
-            tasks.append(admitted.task)
-            waiting.append(admitted)
-            if admitted.replaces is not None:
-                self._replace(tx, admitted, waiting)
-        tx.insert(waiting)
-        tx.ended += [a.task for a in waiting if a.task.completed_at is not None]
-        return Created(tasks, answer(tasks), existing=existing)
-
-    def _replace(self, tx: Tx, admitted: admission.Admitted, waiting: list[admission.Admitted]) -> None:
-        """The new task takes the key over; the old one is cancelled, and the new one waits for its processes."""
-        old = admitted.replaces
-        assert old is not None
-        old = tx.apply(admission.Change(old, {"unique_slot": None}, []))
-        tx.insert(waiting)
-        waiting.clear()
-        self._cancel(tx, old)
-
-    def _check_disk(self) -> None:
-        free = os.statvfs(self._path.parent)
-        if free.f_bavail * free.f_frsize < self._limits.min_free_disk:
-            raise Problem(
-                "unavailable",
-                "the disk of the state directory is nearly full: less than "
-                f"{self._limits.min_free_disk} bytes are free ([store] min_free_disk)",
-                retry_after=30,
-            )
+        submitting.check_space(self._path, self._limits.min_free_disk)
+        return submitting.admit(tx, new, answer, self._limits, self._follower)
 
     async def retry(self, task_id: str, answer: Answer, once: Idempotency | None = None) -> Created:
         def again(tx: Tx) -> Created:
@@ -170,18 +110,10 @@ class SqliteStore:
             new = steering.retry(task, reads.statuses(tx.db, task.read_spec().depends_on))
             return self._admit(tx, [new], answer)
 
-        return await self._writer.do(lambda tx: _once(tx, once, lambda: again(tx)))
+        return await self._writer.do(lambda tx: submitting.once(tx, once, lambda: again(tx)))
 
     async def cancel(self, task_id: str) -> Task:
-        return await self._writer.do(lambda tx: self._cancel(tx, reads.task(tx.db, task_id)))
-
-    def _cancel(self, tx: Tx, task: Task) -> Task:
-        change = steering.cancel(task, tx.now)
-        if change is not None:
-            task = tx.apply(change)
-        if task.completed_at is None:
-            tx.cancels.append(task.id)
-        return task
+        return await self._writer.do(lambda tx: submitting.cancel(tx, reads.task(tx.db, task_id)))
 
     async def pause(self, task_id: str) -> Task:
         return await self._writer.do(lambda tx: tx.apply(steering.pause(reads.task(tx.db, task_id))))
@@ -210,86 +142,23 @@ class SqliteStore:
 
     async def claim(self, executor_id: str, free: int) -> Claimed:
         def unit(tx: Tx) -> Claimed:
-            more = self._move_due(tx)
-            chosen = self._choose(tx, free) if free > 0 and self._has_space() else []
-            claimed = [self._start(tx, task, executor_id) for task in chosen]
-            return Claimed(claimed, tx.now if more else self._next_due(tx))
+            more = running.move_due(tx, self._follower)
+            chosen = running.choose(tx, self._follower, free) if free > 0 and self._has_space() else []
+            claimed = [running.start(tx, task, executor_id) for task in chosen]
+            return Claimed(claimed, tx.now if more else running.next_due(tx))
 
         return await self._writer.do(unit)
 
     def _has_space(self) -> bool:
         try:
-            self._check_disk()
+            submitting.check_space(self._path, self._limits.min_free_disk)
         except Problem:
             return False
         return True
 
-    def _move_due(self, tx: Tx) -> bool:
-        """Tasks whose time has come: to the queue, or past their deadline. True when there are more."""
-        late = reads.tasks(
-            tx.db,
-            "deadline_at IS NOT NULL AND status IN ('pending', 'queued', 'retrying', 'parked') AND deadline_at <= ? "
-            "ORDER BY deadline_at LIMIT ?",
-            tx.now, _DUE_STEP,
-        )  # fmt: skip
-        for task in late:
-            # An end before may have cut it off meanwhile.
-            now = reads.task(tx.db, task.id)
-            if now.status == task.status:
-                tx.apply(admission.deadline(now, tx.now))
-                self._follower(tx)
-        due = reads.tasks(tx.db, "wake_at IS NOT NULL AND wake_at <= ? ORDER BY wake_at LIMIT ?", tx.now, _DUE_STEP)
-        for task in due:
-            if task.status == "pending" and not admission.may_queue(task, tx.now):
-                tx.apply(admission.Change(task, {"wake_at": None, "wake_is_delay": 0}, []))
-            else:
-                self._follower.enqueue(tx, task)
-        if due:
-            self._follower(tx)
-        return len(late) == _DUE_STEP or len(due) == _DUE_STEP
-
-    def _choose(self, tx: Tx, free: int) -> list[Task]:
-        candidates: list[Task] = []
-        for queue in reads.queues(tx.db, tx.now):
-            starts = reads.queue_starts(tx.db, queue, tx.now)
-            room = min(free, claims.capacity(queue, starts))
-            if room:
-                where = "queue = ? AND status = 'queued' AND hold IS NULL ORDER BY rank, seq LIMIT ?"
-                candidates += reads.tasks(tx.db, where, queue.name, room)
-        keys = {t.concurrency_key for t in candidates if t.concurrency_key is not None}
-        return claims.choose(candidates, free, {key: self._follower.key_free(tx, key) for key in keys})
-
-    def _start(self, tx: Tx, task: Task, executor_id: str) -> Claim:
-        attempt = Attempt(
-            uuid7(tx.now), task.id, task.attempt + 1, executor_id, "running", tx.now,
-            None, None, None, None, None, None, None, None, None,
-        )  # fmt: skip
-        task = tx.apply(admission.start(task, attempt, tx.now))
-        tx.db.execute(
-            "INSERT INTO attempts (id, task_id, number, executor_id, status, started_at) VALUES (?, ?, ?, ?, ?, ?)",
-            (attempt.id, task.id, attempt.number, executor_id, attempt.status, attempt.started_at),
-        )
-        tx.db.execute(
-            "INSERT INTO queue_starts (queue, at, task_id) SELECT name, ?, ? FROM queues "
-            "WHERE name = ? AND rate IS NOT NULL",
-            (tx.now, task.id, task.queue),
-        )
-        return Claim(task, attempt)
-
-    def _next_due(self, tx: Tx) -> int | None:
-        times = [
-            tx.db.execute("SELECT min(wake_at) FROM tasks WHERE wake_at IS NOT NULL").fetchone()[0],
-            tx.db.execute(
-                "SELECT min(deadline_at) FROM tasks WHERE deadline_at IS NOT NULL "
-                "AND status IN ('pending', 'queued', 'retrying', 'parked')"
-            ).fetchone()[0],
-            *[q.open_at for q in reads.queues(tx.db, tx.now) if q.rate is not None and q.depth and not q.paused],
-        ]
-        return min((t for t in times if t is not None), default=None)
-
-    async def finish(self, task_id: str, attempt_id: str, executor_id: str, outcome_: Outcome) -> Task:
+    async def finish(self, task_id: str, attempt_id: str, executor_id: str, outcome: Outcome) -> Task:
         draw = random.random()  # noqa: S311 (spreads retries out, no secret)
-        return await self._writer.do(lambda tx: _finish(tx, task_id, attempt_id, executor_id, outcome_, draw))
+        return await self._writer.do(lambda tx: running.finish(tx, task_id, attempt_id, executor_id, outcome, draw))
 
     async def progress(self, task_id: str, attempt_id: str, progress: Progress) -> Task:
         def unit(tx: Tx) -> Task:
@@ -347,7 +216,7 @@ class SqliteStore:
             upkeep.add_token(tx, token)
             return Created([], body)
 
-        created = await self._writer.do(lambda tx: _once(tx, once, lambda: add(tx)))
+        created = await self._writer.do(lambda tx: submitting.once(tx, once, lambda: add(tx)))
         return created.body, created.replayed
 
     async def tokens(self) -> list[Token]:
@@ -408,67 +277,6 @@ class SqliteStore:
 
     async def backup(self, target: Path) -> None:
         await asyncio.to_thread(schema.backup_file, self._path, target)
-
-
-def _check_dependencies(tx: Tx, new: Sequence[NewTask]) -> None:
-    """422 naming every dependency that does not exist."""
-    faults = []
-    for i, one in enumerate(new):
-        if one.spec.depends_on:
-            known = reads.statuses(tx.db, one.spec.depends_on)
-            at = f"tasks[{i}].options" if len(new) > 1 else "options"
-            for n, other in enumerate(one.spec.depends_on):
-                if other not in known:
-                    faults.append(Fault(f"{at}.depends_on[{n}]", f"there is no task {other!r}", "unprocessable"))
-    refuse(faults)
-
-
-def _finish(tx: Tx, task_id: str, attempt_id: str, executor_id: str, outcome_: Outcome, draw: float) -> Task:
-    rows = tx.db.execute(
-        f"SELECT {reads.ATTEMPT_COLUMNS} FROM attempts "
-        "WHERE id = ? AND task_id = ? AND executor_id = ? AND status = 'running'",
-        (attempt_id, task_id, executor_id),
-    ).fetchall()
-    if not rows:
-        raise LeaseLost(f"attempt {attempt_id} is not {executor_id}'s to finish")
-    task = reads.task(tx.db, task_id)
-    settled = outcome.settle(task, Attempt(*rows[0]), outcome_, tx.now, draw)
-    task = tx.apply(settled.change)
-    tx.db.execute(
-        "UPDATE attempts SET status = ?, ended_at = ?, exit_code = ?, signal = ?, output_bytes = ?, error = ?, "
-        "resources = ?, files_created = ? WHERE id = ?",
-        (
-            settled.attempt_status, max(tx.now, 0), outcome_.exit_code, outcome_.signal, outcome_.output_bytes,
-            _optional(settled.attempt_error), _optional(outcome_.resources),
-            _optional(outcome_.files_created or None), attempt_id,
-        ),
-    )  # fmt: skip
-    if task.completed_at is not None and outcome_.result:
-        tx.db.execute("INSERT INTO results (task_id, body) VALUES (?, ?)", (task_id, outcome_.result))
-    return task
-
-
-def _optional(value: object) -> str | None:
-    return None if value is None else _JSON.encode(value).decode()
-
-
-def _once(tx: Tx, once: Idempotency | None, make: Callable[[], Created]) -> Created:
-    """A creating request, or the answer that its twin got. One that fails leaves nothing: it may be tried again."""
-    if once is None:
-        return make()
-    row = tx.db.execute(
-        "SELECT digest, body FROM idempotency WHERE scope = ? AND key = ?", (once.scope, once.key)
-    ).fetchone()
-    if row is not None:
-        if row[0] != once.digest:
-            raise Problem("conflict", "this Idempotency-Key was used with another body")
-        return Created([], row[1], replayed=True)
-    created = make()
-    tx.db.execute(
-        "INSERT INTO idempotency (scope, key, digest, body, created_at) VALUES (?, ?, ?, ?, ?)",
-        (once.scope, once.key, once.digest, created.body, tx.now),
-    )
-    return created
 
 
 def last_queued_at(db: sqlite3.Connection) -> int:

@@ -133,5 +133,8 @@ class Tx:
         if changed:
             self.db.executemany(_ADD_DEPTH, changed)
         if self.events:
-            rows = [(e.id, e.type, e.at, e.task_id, e.workflow_id, e.user_id, bytes(e.data).decode()) for e in self.events]
-            self.db.executemany(_INSERT_EVENT, rows)
+            self.db.executemany(_INSERT_EVENT, [_row(event) for event in self.events])
+
+
+def _row(e: Event) -> tuple[object, ...]:
+    return e.id, e.type, e.at, e.task_id, e.workflow_id, e.user_id, bytes(e.data).decode()

@@ -64,6 +64,7 @@ CREATE INDEX tasks_wake ON tasks (wake_at) WHERE wake_at IS NOT NULL;
 CREATE INDEX tasks_deadline ON tasks (deadline_at)
   WHERE deadline_at IS NOT NULL AND status IN ('pending', 'queued', 'retrying', 'parked');
 CREATE UNIQUE INDEX tasks_unique ON tasks (unique_slot) WHERE unique_slot IS NOT NULL;
+CREATE INDEX tasks_unique_live ON tasks (unique_key) WHERE unique_key IS NOT NULL AND completed_at IS NULL;
 -- Lists. Most tasks share the common values, for which a walk from the newest is quick; the index has the others.
 CREATE INDEX tasks_status ON tasks (status, seq);
 CREATE INDEX tasks_queue ON tasks (queue, seq) WHERE queue <> 'default';

@@ -1,0 +1,119 @@
+"""Claims and finishes: what is due is moved, the next tasks get their attempts, ended attempts are settled."""
+
+from __future__ import annotations
+
+import msgspec
+
+from orchestr8d.core import admission, claims, outcome
+from orchestr8d.core.errors import LeaseLost
+from orchestr8d.core.ids import uuid7
+from orchestr8d.core.model import Attempt, Task
+from orchestr8d.core.outcome import Outcome
+from orchestr8d.store import Claim
+from orchestr8d.store.sqlite import reads
+from orchestr8d.store.sqlite.follow import Follower
+from orchestr8d.store.sqlite.transaction import Tx
+
+_JSON = msgspec.json.Encoder()
+# Due tasks are moved so many at a time: other writes get their turn in between.
+_DUE_STEP = 500
+
+
+def move_due(tx: Tx, follower: Follower) -> bool:
+    """Tasks whose time has come: to the queue, or past their deadline. True when there are more."""
+    late = reads.tasks(
+        tx.db,
+        "deadline_at IS NOT NULL AND status IN ('pending', 'queued', 'retrying', 'parked') AND deadline_at <= ? "
+        "ORDER BY deadline_at LIMIT ?",
+        tx.now, _DUE_STEP,
+    )  # fmt: skip
+    for task in late:
+        # An end before may have cut it off meanwhile.
+        now = reads.task(tx.db, task.id)
+        if now.status == task.status:
+            tx.apply(admission.deadline(now, tx.now))
+            follower(tx)
+    due = reads.tasks(tx.db, "wake_at IS NOT NULL AND wake_at <= ? ORDER BY wake_at LIMIT ?", tx.now, _DUE_STEP)
+    for task in due:
+        if task.status == "pending" and not admission.may_queue(task, tx.now):
+            tx.apply(admission.Change(task, {"wake_at": None, "wake_is_delay": 0}, []))
+        else:
+            follower.enqueue(tx, task)
+    if due:
+        follower(tx)
+    return len(late) == _DUE_STEP or len(due) == _DUE_STEP
+
+
+def choose(tx: Tx, follower: Follower, free: int) -> list[Task]:
+    """Up to `free` tasks that may run, by rank over all queues."""
+    candidates: list[Task] = []
+    for queue in reads.queues(tx.db, tx.now):
+        starts = reads.queue_starts(tx.db, queue, tx.now)
+        room = min(free, claims.capacity(queue, starts))
+        if room:
+            where = "queue = ? AND status = 'queued' AND hold IS NULL ORDER BY rank, seq LIMIT ?"
+            candidates += reads.tasks(tx.db, where, queue.name, room)
+    keys = {t.concurrency_key for t in candidates if t.concurrency_key is not None}
+    return claims.choose(candidates, free, {key: follower.key_free(tx, key) for key in keys})
+
+
+def start(tx: Tx, task: Task, executor_id: str) -> Claim:
+    """The task runs, as a new attempt of this executor."""
+    attempt = Attempt(
+        uuid7(tx.now), task.id, task.attempt + 1, executor_id, "running", tx.now,
+        None, None, None, None, None, None, None, None, None,
+    )  # fmt: skip
+    task = tx.apply(admission.start(task, attempt, tx.now))
+    tx.db.execute(
+        "INSERT INTO attempts (id, task_id, number, executor_id, status, started_at) VALUES (?, ?, ?, ?, ?, ?)",
+        (attempt.id, task.id, attempt.number, executor_id, attempt.status, attempt.started_at),
+    )
+    tx.db.execute(
+        "INSERT INTO queue_starts (queue, at, task_id) SELECT name, ?, ? FROM queues "
+        "WHERE name = ? AND rate IS NOT NULL",
+        (tx.now, task.id, task.queue),
+    )
+    return Claim(task, attempt)
+
+
+def next_due(tx: Tx) -> int | None:
+    """When time alone will let something move; None when nothing waits for it."""
+    times = [
+        tx.db.execute("SELECT min(wake_at) FROM tasks WHERE wake_at IS NOT NULL").fetchone()[0],
+        tx.db.execute(
+            "SELECT min(deadline_at) FROM tasks WHERE deadline_at IS NOT NULL "
+            "AND status IN ('pending', 'queued', 'retrying', 'parked')"
+        ).fetchone()[0],
+        *[q.open_at for q in reads.queues(tx.db, tx.now) if q.rate is not None and q.depth and not q.paused],
+    ]
+    return min((t for t in times if t is not None), default=None)
+
+
+def finish(tx: Tx, task_id: str, attempt_id: str, executor_id: str, ended: Outcome, draw: float) -> Task:
+    """Settles an attempt, fenced by who holds it."""
+    rows = tx.db.execute(
+        f"SELECT {reads.ATTEMPT_COLUMNS} FROM attempts "
+        "WHERE id = ? AND task_id = ? AND executor_id = ? AND status = 'running'",
+        (attempt_id, task_id, executor_id),
+    ).fetchall()
+    if not rows:
+        raise LeaseLost(f"attempt {attempt_id} is not {executor_id}'s to finish")
+    task = reads.task(tx.db, task_id)
+    settled = outcome.settle(task, Attempt(*rows[0]), ended, tx.now, draw)
+    task = tx.apply(settled.change)
+    tx.db.execute(
+        "UPDATE attempts SET status = ?, ended_at = ?, exit_code = ?, signal = ?, output_bytes = ?, error = ?, "
+        "resources = ?, files_created = ? WHERE id = ?",
+        (
+            settled.attempt_status, max(tx.now, 0), ended.exit_code, ended.signal, ended.output_bytes,
+            _optional(settled.attempt_error), _optional(ended.resources),
+            _optional(ended.files_created or None), attempt_id,
+        ),
+    )  # fmt: skip
+    if task.completed_at is not None and ended.result:
+        tx.db.execute("INSERT INTO results (task_id, body) VALUES (?, ?)", (task_id, ended.result))
+    return task
+
+
+def _optional(value: object) -> str | None:
+    return None if value is None else _JSON.encode(value).decode()
