@@ -45,20 +45,28 @@ class Bus:
         self._by_task: dict[str, set[asyncio.Future[None]]] = {}
 
     def observe(self, observer: Callable[[Sequence[Event]], None]) -> None:
-        """Call `observer` with each commit's events: metrics, logs. It must be quick and must not raise."""
+        """Call `observer` with each commit's events (none: see `publish`). It must be quick and must not raise."""
         self._observers.append(observer)
 
-    def publish(self, events: Sequence[Event]) -> None:
+    def publish(self, events: Sequence[Event], quiet: Sequence[str] = ()) -> None:
+        """Tells of a commit's events; or, with none, that tasks (`quiet`, ids) or queues changed in a way that the log
+        has no word for: a pause, an edit, a queue's limit."""
         for observer in self._observers:
             observer(events)
-        waiting, self._any = self._any, set()
-        for future in waiting:
-            _wake(future)
+        if events:
+            waiting, self._any = self._any, set()
+            for future in waiting:
+                _wake(future)
         if self._by_task:
             for event in events:
                 if event.task_id is not None:
-                    for future in self._by_task.pop(event.task_id, ()):
-                        _wake(future)
+                    self._wake_task(event.task_id)
+            for task_id in quiet:
+                self._wake_task(task_id)
+
+    def _wake_task(self, task_id: str) -> None:
+        for future in self._by_task.pop(task_id, ()):
+            _wake(future)
 
     def observe_cancels(self, observer: Callable[[Sequence[str]], None]) -> None:
         """Call `observer` with the ids of running tasks whose cancellation was just committed."""

@@ -44,8 +44,8 @@ class PriorityQueue:
         self._hint.set()
 
     def observe(self, events: Sequence[Event]) -> None:
-        """A bus observer: a commit after which more may run, or a due time may be nearer."""
-        if any(event.type not in ("task.started", "task.progress") for event in events):
+        """A bus observer: a commit after which more may run, or a due time may be nearer. None: see Bus.publish."""
+        if not events or any(event.type not in ("task.started", "task.progress") for event in events):
             self._hint.set()
 
     def close(self) -> None:

@@ -21,8 +21,9 @@ class Daemon:
     """Starts, kills, stops and starts again on one state directory, with one port."""
 
     def __init__(
-        self, state: Path, config: str = "", env: Mapping[str, str] | None = None, wrap: Sequence[str] = ()
-    ) -> None:
+        self, state: Path, config: str = "", env: Mapping[str, str] | None = None, wrap: Sequence[str] = (),
+        module: str = "orchestr8d",
+    ) -> None:  # fmt: skip
         self.state = state
         self.port = free_port()
         self.env = {
@@ -37,6 +38,7 @@ class Daemon:
         self.config.write_text(config)
         self.log = state.parent / f"{state.name}.log"
         self.wrap = list(wrap)
+        self.module = module
         self.process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -47,7 +49,7 @@ class Daemon:
     def start(self, timeout: float = 30) -> Daemon:
         """Returns when it says that it is ready; AssertionError with its log when it ends instead."""
         ready, write = os.pipe()
-        argv = [*self.wrap, sys.executable, "-m", "orchestr8d", "serve", "--config", str(self.config),
+        argv = [*self.wrap, sys.executable, "-m", self.module, "serve", "--config", str(self.config),
                 "--ready-fd", str(write), "--log-format", "json"]  # fmt: skip
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import click
 
+from orchestr8d.cli import exits
+
 INSTALL = {
     "bash": 'add to ~/.bashrc:  eval "$(orchestr8d completion bash)"',
     "zsh": 'add to ~/.zshrc:  eval "$(orchestr8d completion zsh)"',
@@ -20,7 +22,7 @@ def completion(ctx: click.Context, shell: str) -> None:
 
     kind = get_completion_class(shell)
     assert kind is not None
-    script = kind(ctx.find_root().command, {}, "orchestr8d", "_ORCHESTR8D_COMPLETE")
+    script = kind(ctx.find_root().command, {}, "orchestr8d", exits.COMPLETE)
     click.echo(f"# To install, {INSTALL[shell]}")
     # bash's class asks bash for its version in `source`; the script itself needs no bash here.
     click.echo(script.source_template % script.source_vars())

@@ -22,6 +22,8 @@ TIMED_OUT = 124
 INTERRUPTED = 130
 BROKEN_PIPE = 141  # what a shell reports of a program that SIGPIPE ended
 
+# The shell's completion script calls us with this variable.
+COMPLETE = "_ORCHESTR8D_COMPLETE"
 BY_STATUS = {401: NOT_AUTHORISED, 403: NOT_AUTHORISED, 404: NOT_FOUND, 409: WRONG_STATE}
 START = "start it with `orchestr8d serve`, or `systemctl --user start orchestr8d` if it is installed as a service"
 
@@ -72,11 +74,10 @@ def _run(command: click.Command) -> int:
         # What the terminal cannot show is escaped, not an error.
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # a text file, unless replaced
     try:
+        if COMPLETE in os.environ:
+            return _complete(command, os.environ[COMPLETE])
         with command.make_context("orchestr8d", sys.argv[1:]) as ctx:
-            if "_ORCHESTR8D_COMPLETE" not in os.environ:
-                command.invoke(ctx)
-            else:
-                _complete(command, os.environ["_ORCHESTR8D_COMPLETE"])
+            command.invoke(ctx)
         return DONE
     except click.exceptions.Exit as done:
         return done.exit_code
@@ -91,10 +92,11 @@ def _run(command: click.Command) -> int:
         return explain(error)
 
 
-def _complete(command: click.Command, instruction: str) -> None:
+def _complete(command: click.Command, instruction: str) -> int:
+    """Answers the shell's completion script."""
     from click.shell_completion import shell_complete
 
-    shell_complete(command, {}, "orchestr8d", "_ORCHESTR8D_COMPLETE", instruction)
+    return shell_complete(command, {}, "orchestr8d", COMPLETE, instruction)
 
 
 def explain(error: Exception) -> int:

@@ -72,25 +72,32 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]], empty:
         click.echo("  ".join(padded).rstrip())
 
 
-def rich_table(columns: Sequence[str], cells: Sequence[Sequence[str]]) -> Any:
-    """The table for a terminal, as rich draws it."""
+def rich_table(columns: Sequence[str], cells: Sequence[Sequence[str]], width: int) -> Any:
+    """The table for a terminal of `width` columns, as rich draws it; the last column gives way when all do not fit."""
+    from rich.cells import cell_len
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for i, name in enumerate(columns):
-        last = i == len(columns) - 1
-        table.add_column(name, no_wrap=True, overflow="ellipsis", ratio=1 if last else None)
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    room = width
+    for name, column in zip(columns, zip(*cells, strict=True), strict=True):
+        least = max(cell_len(name), *map(cell_len, column))
+        if name != columns[-1]:
+            room -= least + 2
+        table.add_column(name, no_wrap=True, min_width=min(least, max(room, 1)) if name == columns[-1] else least)
     for row in cells:
         styles = [COLOURS.get(cell, "") if name == "STATUS" else "" for name, cell in zip(columns, row, strict=True)]
-        table.add_row(*(Text(cell, style) for cell, style in zip(row, styles, strict=True)))
+        texts = [Text(cell, style) for cell, style in zip(row, styles, strict=True)]
+        texts[-1].truncate(max(room, 1), overflow="ellipsis")
+        table.add_row(*texts)
     return table
 
 
 def _rich_table(columns: Sequence[str], cells: Sequence[Sequence[str]]) -> None:
     from rich.console import Console
 
-    Console(highlight=False).print(rich_table(columns, cells))
+    console = Console(highlight=False)
+    console.print(rich_table(columns, cells, console.width))
 
 
 def print_fields(fields: Sequence[tuple[str, object]]) -> None:

@@ -126,7 +126,7 @@ class Board:
 
 def bar(progress: Json, width: int = 10) -> str:
     """`████░░░░░░ 40 % compiling`."""
-    text = output.progress(progress)
+    text = output.progress(progress)[:40]
     if progress.get("percent") is None:
         return text
     full = round(width * progress["percent"] / 100)
@@ -141,12 +141,19 @@ def _show(board: Board, events: Iterable[Json], as_json: bool) -> None:
     elif output.on_terminal():
         _draw(board, events)
     else:
+        told = ""
         for event in events:
-            if event["type"] == "open":
-                for task in board.tasks.values():  # one task that is watched may have ended long ago
-                    click.echo(f"{output.local(task['updated_at'])}  {output.short(task['id'])}  {task['status']}")
-            else:
-                click.echo(line(event))
+            text = standing(board) if event["type"] == "open" else line(event)
+            if text and text != told:
+                click.echo(text)
+            told = text
+
+
+def standing(board: Board) -> str:
+    """The one task that is watched as it is when we begin: it may have ended long ago."""
+    for task in board.tasks.values():
+        return f"{output.local(task['updated_at'])}  {output.short(task['id'])}  {task['status']}"
+    return ""
 
 
 def line(event: Json) -> str:
@@ -176,14 +183,15 @@ def _draw(board: Board, events: Iterable[Json]) -> None:
     from orchestr8d.clock import SystemClock
 
     clock = SystemClock()
+    console = Console(highlight=False)
 
     def table() -> Any:
         try:
             rows = board.rows(clock.now() / 1000)
         except (NoDaemon, ApiError) as error:  # the stream comes back by itself, or ends the command
             return f"({error})"
-        return output.rich_table(COLUMNS, rows) if rows else "no tasks"
+        return output.rich_table(COLUMNS, rows, console.width) if rows else "no tasks"
 
-    with Live(get_renderable=table, console=Console(highlight=False), refresh_per_second=4):
+    with Live(get_renderable=table, console=console, refresh_per_second=4):
         for _ in events:
             pass

@@ -9,7 +9,7 @@ import msgspec
 
 from orchestr8d.core.errors import Problem
 from orchestr8d.core.model import Attempt, Error, NewTask, Spec, Task
-from orchestr8d.core.states import FINAL
+from orchestr8d.core.states import BUSY, FINAL
 
 _SPEC = msgspec.json.Encoder()
 # A dependency in one of these lets its dependents go on, whatever `allow_failed` says.
@@ -62,12 +62,6 @@ def rank(queued_at: int, priority: int, head_start: float) -> int:
 
 def admit(new: NewTask, facts: Facts, task_id: str, seq: int, now: int) -> Admitted | Task:
     """The new task's row, or the existing one that stands for it (`on_conflict: existing`). Raises Problem."""
-    if facts.depth >= facts.queue_depth:
-        raise Problem(
-            "rate-limited",
-            f"queue {new.queue!r} is full: {facts.queue_depth} tasks wait in it ([limits] queue_depth)",
-            retry_after=10,
-        )
     spec = new.spec
     edges: list[tuple[Literal["task", "unique"], str]] = []
     cut_off = None
@@ -77,14 +71,21 @@ def admit(new: NewTask, facts: Facts, task_id: str, seq: int, now: int) -> Admit
             return holder
         if new.on_conflict == "reject":
             raise Problem("conflict", f"unique_key {new.unique_key!r} is held by task {holder.id}")
-    edges += [("unique", task.id) for task in facts.same_key]
+    if facts.depth >= facts.queue_depth:
+        raise Problem(
+            "rate-limited",
+            f"queue {new.queue!r} is full: {facts.queue_depth} tasks wait in it ([limits] queue_depth)",
+            retry_after=10,
+        )
+    # A holder that only waits is cancelled in the same transaction; one that runs has processes to be waited for.
+    edges += [("unique", task.id) for task in facts.same_key if task.status in BUSY]
     for other in spec.depends_on:
         status = facts.dependencies[other]
         if status not in FINAL:
             edges.append(("task", other))
         elif status not in SATISFYING and not spec.allow_failed:
             cut_off = cut_off or Error("dependency_failed", f"task {other}, on which this one depends, is {status}")
-    wake_at, is_delay = _wake(new, now)
+    wake_at, is_delay = wake(new, now)
     waits = bool(edges) or wake_at is not None
     status = "failed" if cut_off else "pending" if waits else "queued"
     queued_at = max(now, facts.last_queued_at) if status == "queued" else None
@@ -108,12 +109,12 @@ def admit(new: NewTask, facts: Facts, task_id: str, seq: int, now: int) -> Admit
     return admitted
 
 
-def _wake(new: NewTask, now: int) -> tuple[int | None, int]:
-    """When a new task may begin, if not at once, and whether that came from a duration."""
-    if new.run_at is not None:
-        return (new.run_at, 0) if new.run_at > now else (None, 0)
-    if new.delay:
-        return now + max(1, round(new.delay * 1000)), 1
+def wake(new: NewTask, now: int) -> tuple[int | None, int]:
+    """When a task may begin, if not at once, and whether that came from a duration."""
+    if new.delay is not None:
+        return (now + max(1, round(new.delay * 1000)), 1) if new.delay else (None, 0)
+    if new.run_at is not None and new.run_at > now:
+        return new.run_at, 0
     return None, 0
 
 
@@ -178,7 +179,7 @@ def as_new(task: Task) -> NewTask:
     return NewTask(
         spec=task.read_spec(), kind=task.kind, queue=task.queue, priority=task.priority, user_id=task.user_id,
         concurrency_key=task.concurrency_key, unique_key=task.unique_key,
-        run_at=task.wake_at if task.status == "pending" and not task.wake_is_delay else None,
+        run_at=task.wake_at if task.status == "pending" else None,
     )  # fmt: skip
 
 

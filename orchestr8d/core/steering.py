@@ -46,8 +46,9 @@ def edit(task: Task, new: NewTask, now: int, last_queued_at: int, head_start: fl
         raise Problem("conflict", f"task {task.id} is {task.status}: it can be changed only before it runs")
     spec = admission.encode_spec(new.spec)
     old = admission.as_new(task)
-    moved = (new.run_at, new.delay) != (old.run_at, old.delay)
-    if task.attempt and (spec != task.spec or new.queue != task.queue or moved):
+    moved = new.delay is not None or new.run_at != old.run_at
+    used = (spec, new.queue, new.concurrency_key) != (task.spec, task.queue, task.concurrency_key)
+    if task.attempt and (used or moved):
         raise Problem("conflict", f"task {task.id} has run already: only its priority can be changed")
     change: dict[str, Any] = {
         "spec": spec, "queue": new.queue, "priority": new.priority, "concurrency_key": new.concurrency_key,
@@ -55,9 +56,8 @@ def edit(task: Task, new: NewTask, now: int, last_queued_at: int, head_start: fl
         None if new.spec.deadline is None else task.created_at + round(new.spec.deadline * 1000),
     }  # fmt: skip
     if moved:
-        wake_at = new.run_at if new.run_at is not None else now + round(new.delay * 1000) if new.delay else None
-        change["wake_at"] = wake_at if wake_at is not None and wake_at > now else None
-        change["wake_is_delay"] = int(new.run_at is None and bool(new.delay))
+        # A delay counts from the edit.
+        change["wake_at"], change["wake_is_delay"] = admission.wake(new, now)
     after = msgspec.structs.replace(task, **change)
     if task.status in ("pending", "queued"):
         if admission.may_queue(after, now):

@@ -269,9 +269,9 @@ def patched(new: NewTask, patch: TaskPatch, policy: Policy) -> NewTask:
     for value in (patch.priority, o.priority):
         if value is not UNSET:
             head["priority"] = priority(value)
-    if o.run_at is not UNSET:
+    if o.run_at is not UNSET or o.delay is not UNSET:
         head.update(run_at=None, delay=None)
-        if o.run_at is not None:
+        if o.run_at is not UNSET and o.run_at is not None:
             try:
                 head["run_at"] = durations.parse_time(o.run_at)
             except ValueError as e:

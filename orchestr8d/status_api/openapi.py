@@ -120,7 +120,8 @@ def _responses(route: Route, refs: Mapping[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for status, answer in route.answers.items():
         if isinstance(answer, Media):
-            about, content = answer.description, {answer.content_type.partition(";")[0]: {"schema": {"type": "string"}}}
+            schema = {} if answer.stream else {"type": "string"}
+            about, content = answer.description, {answer.content_type.partition(";")[0]: {"schema": schema}}
         else:
             about, content = HTTPStatus(status).phrase, {"application/json": {"schema": refs[repr(answer)]}}
         found[str(status)] = {"description": about, "content": content}

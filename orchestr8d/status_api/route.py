@@ -24,10 +24,11 @@ class Nothing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 @dataclass(frozen=True)
 class Media:
-    """An answer that is no JSON."""
+    """An answer that is no JSON. `stream`: of events, rather than one text."""
 
     content_type: str
     description: str
+    stream: bool = False
 
 
 @dataclass(slots=True)

@@ -10,6 +10,7 @@ import pytest
 import requests
 import schemathesis
 from hypothesis import HealthCheck, given, settings
+from schemathesis import GenerationMode
 from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi.checks import (
     content_type_conformance,
@@ -18,10 +19,15 @@ from schemathesis.specs.openapi.checks import (
     response_schema_conformance,
     status_code_conformance,
     unsupported_method,
+    use_after_free,
+    ignored_auth,
+    ensure_resource_availability,
+    missing_required_header,
 )
 
 from orchestr8d.status_api.app import table
 from orchestr8d.status_api.openapi import document
+from orchestr8d.status_api.route import Nothing
 from tests.status_api.conftest import Api, running
 
 ROUTES = table("0")
@@ -29,7 +35,7 @@ EXAMPLES = 60
 SCHEMA = schemathesis.openapi.from_dict(document(ROUTES, "0"))
 CHECKS = [
     not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance,
-    response_headers_conformance, negative_data_rejection, unsupported_method,
+    response_headers_conformance, negative_data_rejection, unsupported_method, use_after_free, ignored_auth, ensure_resource_availability, missing_required_header
 ]  # fmt: skip
 
 
@@ -81,15 +87,18 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("mode", [GenerationMode.POSITIVE, GenerationMode.NEGATIVE], ids=["valid", "invalid"])
 @pytest.mark.parametrize("route", ROUTES, ids=lambda route: f"{route.method} {route.path}")
-def test_no_input_is_answered_in_an_unknown_way(server: Server, route) -> None:
+def test_no_input_is_answered_in_an_unknown_way(server: Server, route, mode: GenerationMode) -> None:
+    if mode is GenerationMode.NEGATIVE and not (route.writes or route.query is not Nothing):
+        pytest.skip("takes nothing that could be wrong")
     operation = SCHEMA[route.template][route.method]
     calls = 0
 
     @settings(
         max_examples=EXAMPLES, derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck)
     )
-    @given(case=operation.as_strategy())
+    @given(case=operation.as_strategy(generation_mode=mode))
     def fuzz(case: schemathesis.Case) -> None:
         nonlocal calls
         calls += 1
@@ -113,8 +122,8 @@ def test_no_bytes_are_answered_in_an_unknown_way(server: Server, route) -> None:
         pytest.skip("takes no body")
     path = route.template.replace("{id}", server.ids[3]).replace("{name}", "q")
     deep = b"[" * 100_000
-    for body in (b"", b"{", b"null", b"[]", b"0", b'"x"', b"{} {}", b"\xff\xfe", b'{"\xff": 1}', b'{"a": "\\ud800"}', deep,
-                 b'{"a": 1e999}', b"{" * 100, b'{"a":' * 5000 + b"1" + b"}" * 5000):  # fmt: skip
+    for body in (b"", b"{", b"null", b"[]", b"0", b'"x"', b"{} {}", b"\xff\xfe", b'{"\xff": 1}', b'{"a": "\\ud800"}',
+                 deep, b'{"a": 1e999}', b"{" * 100, b'{"a":' * 5000 + b"1" + b"}" * 5000):  # fmt: skip
         response = requests.request(
             route.method, server.api.url + path, data=body, timeout=10,
             headers={**server.api.auth, "Content-Type": "application/json"},

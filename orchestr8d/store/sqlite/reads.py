@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -17,6 +17,7 @@ from orchestr8d.events import Event
 from orchestr8d.store import EventFilter, TaskFilter
 from orchestr8d.store.sqlite.transaction import TASK_COLUMNS
 
+T = TypeVar("T")
 ATTEMPT_COLUMNS = ", ".join(Attempt.__struct_fields__)
 TOKEN_COLUMNS = ", ".join(Token.__struct_fields__)
 _TASK = f"SELECT {TASK_COLUMNS} FROM tasks WHERE "
@@ -24,6 +25,16 @@ _TASK_T = "SELECT " + ", ".join(f"t.{name}" for name in Task.__struct_fields__)
 BUSY_SQL = "status IN ('running', 'needs_input')"
 # Values that most tasks share have no index (sql/0001): the others are found by a partial one, named literally.
 _COMMON = {"queue": "default", "user_id": "local"}
+
+
+def snapshot(db: sqlite3.Connection, fn: Callable[..., T], *args: Any) -> T:
+    """`fn(db, *args)` on one state of the database: what moves meanwhile is seen once, not twice and not never."""
+    db.execute("BEGIN")
+    try:
+        return fn(db, *args)
+    finally:
+        if db.in_transaction:
+            db.execute("ROLLBACK")
 
 
 def tasks(db: sqlite3.Connection, where: str, *args: Any) -> list[Task]:
@@ -119,14 +130,15 @@ def _key_holder(db: sqlite3.Connection, t: Task) -> str | None:
 
 def match_words(q: str) -> str:
     """What a person types as a query of FTS5: every word must occur, the last may be a beginning."""
-    words = ['"' + word.replace('"', '""') + '"' for word in q.replace("\0", " ").split()]
+    clean = q.replace("\0", " ").encode(errors="replace").decode()
+    words = ['"' + word.replace('"', '""') + '"' for word in clean.split()]
     return " ".join(words) + "*" if words else '""'
 
 
 def views(db: sqlite3.Connection, wanted: TaskFilter, limit: int, before: int | None, now: int) -> list[TaskView]:
     # A status at a time: each is a walk along its index, where a list of them would be sorted.
     found: list[Task] = []
-    every: Sequence[str | None] = wanted.status or (None,)
+    every: Sequence[str | None] = tuple(dict.fromkeys(wanted.status)) or (None,)
     for status in every:
         found += _page(db, wanted, status, limit, before)
     found.sort(key=lambda t: -t.seq)

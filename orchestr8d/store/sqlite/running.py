@@ -44,20 +44,37 @@ def move_due(tx: Tx, follower: Follower) -> bool:
     return len(late) == _DUE_STEP or len(due) == _DUE_STEP
 
 
-def choose(tx: Tx, follower: Follower, free: int) -> list[Task]:
-    """Up to `free` tasks that may run, by rank over all queues."""
+def claim(tx: Tx, follower: Follower, executor_id: str, free: int) -> list[Claim]:
+    """Starts up to `free` tasks by rank over all queues."""
+    claimed: list[Claim] = []
+    again = True
+    while again:
+        chosen, again = _choose(tx, follower, free - len(claimed))
+        claimed += [_start(tx, task, executor_id) for task in chosen]
+        # One that was passed over because of its key is held now: those behind it in its queue get their turn.
+        follower(tx)
+    return claimed
+
+
+def _choose(tx: Tx, follower: Follower, free: int) -> tuple[list[Task], bool]:
+    """Tasks to start by rank, and whether some were passed over, so that another look may find more."""
     candidates: list[Task] = []
     for queue in reads.queues(tx.db, tx.now):
         starts = reads.queue_starts(tx.db, queue, tx.now)
         room = min(free, claims.capacity(queue, starts))
         if room:
-            where = "queue = ? AND status = 'queued' AND hold IS NULL ORDER BY rank, seq LIMIT ?"
-            candidates += reads.tasks(tx.db, where, queue.name, room)
+            # More may be past their deadline than one step has moved.
+            where = (
+                "queue = ? AND status = 'queued' AND hold IS NULL AND (deadline_at IS NULL OR deadline_at > ?) "
+                "ORDER BY rank, seq LIMIT ?"
+            )
+            candidates += reads.tasks(tx.db, where, queue.name, tx.now, room)
     keys = {t.concurrency_key for t in candidates if t.concurrency_key is not None}
-    return claims.choose(candidates, free, {key: follower.key_free(tx, key) for key in keys})
+    chosen = claims.choose(candidates, free, {key: follower.key_free(tx, key) for key in keys})
+    return chosen, 0 < len(chosen) < min(free, len(candidates))
 
 
-def start(tx: Tx, task: Task, executor_id: str) -> Claim:
+def _start(tx: Tx, task: Task, executor_id: str) -> Claim:
     """The task runs, as a new attempt of this executor."""
     attempt = Attempt(
         uuid7(tx.now), task.id, task.attempt + 1, executor_id, "running", tx.now,

@@ -77,9 +77,12 @@ class SqliteStore:
         self._follower.per_key = limits.per_key
 
     async def close(self) -> None:
-        await self._writer.close()
-        for reader in self._readers:
-            await reader.close()
+        # The writer last: the last connection folds the write-ahead log into the file, and readers cannot.
+        try:
+            for reader in self._readers:
+                await reader.close()
+        finally:
+            await self._writer.close()
 
     async def watch(self) -> None:
         """Returns when the store was closed; raises when its writer died."""
@@ -88,7 +91,9 @@ class SqliteStore:
     async def _read(self, fn: Callable[..., T], *args: object) -> T:
         reader = await self._free.get()
         try:
-            return await in_thread(reader, fn, raw(reader), *args)
+            return await in_thread(reader, reads.snapshot, raw(reader), fn, *args)
+        except sqlite3.OperationalError as e:
+            raise Problem("unavailable", f"the store cannot read now: {e}", retry_after=5) from e
         finally:
             self._free.put_nowait(reader)
 
@@ -143,8 +148,7 @@ class SqliteStore:
     async def claim(self, executor_id: str, free: int) -> Claimed:
         def unit(tx: Tx) -> Claimed:
             more = running.move_due(tx, self._follower)
-            chosen = running.choose(tx, self._follower, free) if free > 0 and self._has_space() else []
-            claimed = [running.start(tx, task, executor_id) for task in chosen]
+            claimed = running.claim(tx, self._follower, executor_id, free) if free > 0 and self._has_space() else []
             return Claimed(claimed, tx.now if more else running.next_due(tx))
 
         return await self._writer.do(unit)
@@ -207,6 +211,7 @@ class SqliteStore:
             for key, column in (("limit", "max_running"), ("rate", "rate"), ("paused", "paused")):
                 if key in change:
                     tx.db.execute(f"UPDATE queues SET {column} = ? WHERE name = ?", (change[key], name))
+            tx.quiet.append(name)
             return reads.queues(tx.db, tx.now, [name])[0]
 
         return await self._writer.do(unit)

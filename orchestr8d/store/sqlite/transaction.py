@@ -32,6 +32,8 @@ class Tx:
         self.events: list[Event] = []
         # Running tasks whose cancellation was asked for.
         self.cancels: list[str] = []
+        # Tasks and queues that changed without an event: whoever waits for them is told all the same.
+        self.quiet: list[str] = []
         # Tasks that became final and concurrency keys that were touched, in this unit.
         self.ended: list[Task] = []
         self.keys: set[str] = set()
@@ -75,7 +77,7 @@ class Tx:
             if task.concurrency_key is not None:
                 self.keys.add(task.concurrency_key)
             if '"tags"' in task.spec:
-                tags += [(tag, task.seq) for tag in task.read_spec().tags]
+                tags += [(tag, task.seq) for tag in set(task.read_spec().tags)]
             if a.edges:
                 self.db.executemany(
                     "INSERT INTO task_deps (depends_on, task_id, kind) VALUES (?, ?, ?)",
@@ -113,6 +115,8 @@ class Tx:
                 self.db.execute("DELETE FROM task_deps WHERE task_id = ?", (task.id,))
         for event in change.events:
             self.tell(event.type, event.data, task)
+        if not change.events:
+            self.quiet.append(task.id)
         return task
 
     def depth(self, queue: str) -> int:

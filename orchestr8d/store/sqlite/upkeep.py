@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import msgspec
 
+from orchestr8d.core import durations
 from orchestr8d.core.model import Attempt, Executor, Task, Token
 from orchestr8d.store import Claim, Expired, Retention
 from orchestr8d.store.sqlite import reads
@@ -178,4 +179,7 @@ def prune_log(tx: Tx, retention: Retention) -> bool:
         (tx.now - IDEMPOTENCY_MS, step),
     ).rowcount
     tx.db.execute("DELETE FROM queue_starts WHERE queue NOT IN (SELECT name FROM queues WHERE rate IS NOT NULL)")
+    for name, rate in tx.db.execute("SELECT name, rate FROM queues WHERE rate IS NOT NULL").fetchall():
+        over = tx.now - round(durations.rate(rate)[1] * 1000)
+        tx.db.execute("DELETE FROM queue_starts WHERE queue = ? AND at <= ?", (name, over))
     return step in (events, keys)

@@ -130,6 +130,8 @@ class Writer:
         # Before the answers: whoever asked may read at once, and what it started may have been told already.
         if tx.events:
             self._bus.publish(tx.events)
+        if tx.quiet:
+            self._bus.publish((), tx.quiet)
         if tx.cancels:
             self._bus.publish_cancels(tx.cancels)
         if self._on_commit is not None:
