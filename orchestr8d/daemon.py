@@ -114,7 +114,7 @@ class Daemon:
 
     async def run(self, ready_fd: int | None) -> int:
         self._listen_to_signals()
-        _raise_descriptor_limit()
+        descriptors = _raise_descriptor_limit()
         bus, metrics = Bus(), Metrics()
         bus.observe(metrics.observe)
         bus.observe(log.transitions(self._logs))
@@ -126,7 +126,7 @@ class Daemon:
             synchronous=self.config.store.synchronous,
             on_commit=metrics.commit,
         )
-        processes = Processes(self._clock)
+        processes = Processes(self._clock, descriptors)
         try:
             return await self._serve(store, bus, metrics, processes, ready_fd)
         finally:
@@ -379,11 +379,13 @@ def _retention(settings: Config) -> Retention:
     return Retention(tasks, kept.events)
 
 
-def _raise_descriptor_limit() -> None:
-    """Connections and children need descriptors; the soft limit is often 1024 for the sake of old programs."""
+def _raise_descriptor_limit() -> int:
+    """Connections and children need descriptors. Answers the soft limit that was set, for the children: it is often
+    1024 for the sake of old programs."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return soft
 
 
 def _shown(host: str, port: int) -> str:

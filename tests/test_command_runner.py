@@ -6,6 +6,7 @@ import asyncio
 import errno
 import json
 import os
+import re
 import resource
 import signal
 import subprocess
@@ -85,10 +86,10 @@ async def test_a_hundred_megabytes_cost_no_memory(bench: Bench) -> None:
 @pytest.mark.slow
 async def test_peak_memory_of_a_large_process(bench: Bench) -> None:
     outcome = await bench.run(sys.executable, "-c", "x = bytearray(400 << 20)")
-    assert outcome.resources is not None and outcome.resources.max_rss_bytes is not None
+    assert outcome.resources is not None
     assert 400 << 20 < outcome.resources.max_rss_bytes < 480 << 20
     small = await bench.run("true")
-    assert small.resources is not None and small.resources.max_rss_bytes is None
+    assert small.resources is not None and 0 < small.resources.max_rss_bytes < 400 << 20
 
 
 async def test_exit_code_with_the_last_words(bench: Bench) -> None:
@@ -96,7 +97,7 @@ async def test_exit_code_with_the_last_words(bench: Bench) -> None:
     assert (outcome.status, outcome.exit_code, outcome.signal, text(outcome)) == ("failed", 7, None, "half\n")
     assert outcome.error is not None and outcome.error.kind == "exit"
     assert outcome.error.message.startswith("exited with code 7: ") and len(outcome.error.message) < 500
-    assert outcome.error.message.endswith("5000\nno such luck")
+    assert re.fullmatch(r"exited with code 7: \d{4}\n(\d{4}\n)+5000\nno such luck", outcome.error.message)
 
 
 async def test_signals(bench: Bench) -> None:

@@ -215,7 +215,7 @@ async def test_attempt_of(bench: Bench) -> None:
     run.stop.ask("cancelled")
     await running_
     other = subprocess.Popen(["sleep", "300"], env={"ORCHESTR8_ATTEMPT_ID": "of-another"}, start_new_session=True)
-    assert bench.processes.attempt_of(other.pid) == "of-another"
+    await until(lambda: bench.processes.attempt_of(other.pid) == "of-another")
     other.kill()
     other.wait()
     assert bench.processes.attempt_of(other.pid) is None

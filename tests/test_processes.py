@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from orchestr8d.clock import SystemClock
+from orchestr8d.core.ids import uuid7
 from orchestr8d.processes import Child, Files, Launch, NotFound, Processes, recorded, signal_of, table
 from orchestr8d.processes.tree import Known, Lineage, Self
 from tests.running import running, until
@@ -36,7 +38,7 @@ class Starter:
         env = {"PATH": os.environ["PATH"]}
         launch = {"argv": ["sh", "-c", script], "cwd": str(self.root), "env": env, **more}
         directory = self.root / "a" / f"{self._n}"
-        return await self.processes.spawn(Launch(f"attempt-{self._n}", directory=directory, **launch))  # type: ignore[arg-type]
+        return await self.processes.spawn(Launch(uuid7(0), directory=directory, **launch))  # type: ignore[arg-type]
 
     async def output(self, script: str, **more: object) -> str:
         child = await self.start(script, **more)
@@ -62,8 +64,9 @@ async def test_status_is_returned_and_recorded(starter: Starter) -> None:
 
 
 async def test_sigterm_to_the_group_does_not_end_the_shim_first(starter: Starter) -> None:
-    for script, status in (("exec sleep 300", 143), ("trap 'exit 4' TERM; sleep 300", 4)):
-        child = await starter.start(f"touch up; {script}")
+    loop = "touch up; while :; do sleep 0.01; done"
+    for script, status in ((loop, 143), (f"trap 'exit 4' TERM; {loop}", 4)):
+        child = await starter.start(script)
         await until((starter.root / "up").exists)
         (starter.root / "up").unlink()
         os.killpg(child.pid, signal.SIGTERM)
@@ -80,8 +83,8 @@ async def test_the_child_leads_its_session_and_bears_its_marks(starter: Starter)
     child = await starter.start("exec sleep 300")
     proc = table.read(child.pid)
     assert proc is not None and proc.pid == proc.sid == proc.pgrp and proc.alive
-    assert table.marker(child.pid, "ORCHESTR8_ATTEMPT_ID") == child.attempt_id
     await until(lambda: table.locks_limit(child.pid) == Self.read().tag(child.attempt_id))
+    assert table.variable(table.environment(child.pid), "ORCHESTR8_ATTEMPT_ID") == child.attempt_id
     assert "orchestr8-" + child.attempt_id in table.command_line(child.pid)
     await starter.processes.end(child, 1.0)
 
@@ -113,6 +116,15 @@ async def test_descriptors_umask_and_directory(starter: Starter) -> None:
         finally:
             os.umask(old)
             await inherited.close()
+
+
+async def test_the_limit_of_descriptors_is_the_commands_own(tmp_path: Path) -> None:
+    processes = Processes(SystemClock(), descriptors=200)
+    starter = Starter(processes, tmp_path)
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    shown = f"{hard}" if hard != resource.RLIM_INFINITY else "unlimited"
+    assert (await starter.output("ulimit -S -n; ulimit -H -n")).split() == ["200", shown]
+    await processes.close()
 
 
 async def test_files_are_appended_to_and_closed_to_others(starter: Starter) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import os
 import platform
 import shutil
@@ -178,7 +177,7 @@ def _unit_of(pid: int) -> str | None:
 
 
 def _linger(environ: Mapping[str, str]) -> Check:
-    user = environ.get("USER") or getpass.getuser()
+    user = environ.get("USER") or str(os.getuid())
     if Path("/var/lib/systemd/linger", user).exists():
         return Check("linger", "ok", f"services of {user} run without a login")
     if _ask("systemctl", "--user", "is-enabled", UNIT) != "enabled":

@@ -17,7 +17,10 @@ INSTALL = {
 @click.argument("shell", type=click.Choice(list(INSTALL)))
 @click.pass_context
 def completion(ctx: click.Context, shell: str) -> None:
-    """Print the completion script for a shell, with how to install it in its first line."""
+    """Print the completion script for a shell.
+
+    Its first line says how to install it.
+    """
     from click.shell_completion import get_completion_class
 
     kind = get_completion_class(shell)

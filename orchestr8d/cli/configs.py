@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from orchestr8d.cli import exits, output
+from orchestr8d.cli import common, exits, output
 
 _file = click.option(
     "--config", "path", type=click.Path(path_type=Path), help="This file instead of the one that serve finds."
@@ -16,12 +16,12 @@ _file = click.option(
 
 @click.group()
 def config() -> None:
-    """Check and show the configuration: the file and the environment together."""
+    """Check and show the configuration."""
 
 
 @config.command(epilog="Example: orchestr8d config check --config ./config.toml")
 @_file
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@common.json_option
 def check(path: Path | None, as_json: bool) -> None:
     """Say whether the configuration is valid; name every fault with file, line and key."""
     from orchestr8d import config as configuration
@@ -46,9 +46,9 @@ def check(path: Path | None, as_json: bool) -> None:
 
 @config.command(epilog="Example: orchestr8d config show > config.toml")
 @_file
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@common.json_option
 def show(path: Path | None, as_json: bool) -> None:
-    """Print the settings that are in force, with those of the environment and the defaults; secrets are hidden."""
+    """Print the settings in force: file, environment and defaults; secrets are hidden."""
     from orchestr8d import config as configuration
 
     settings = configuration.load(configuration.find(path, os.environ), os.environ)

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import click
 
-from orchestr8d.cli import exits, output
+from orchestr8d.cli import common, exits, output
 
 MARKS = {"ok": ("ok", "green"), "warning": ("warning", "yellow"), "broken": ("BROKEN", "red")}
 
 
 @click.command(epilog="Example: orchestr8d doctor")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@common.json_option
 def doctor(as_json: bool) -> None:
-    """Check this machine, the configuration and the daemon; exit with 1 if something is broken."""
+    """Check this machine, the configuration and the daemon.
+
+    Exits with 1 if something is broken.
+    """
     from orchestr8d.cli.checks import all_checks
 
     found = all_checks()

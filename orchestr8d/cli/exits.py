@@ -120,8 +120,20 @@ def explain(error: Exception) -> int:
     elif isinstance(error, OSError | ValueError):
         say(str(error))
     else:
-        say(f"{type(error).__name__}: {error} (this is a bug in orchestr8d)")
+        _explain_rare(error)
     return FAILED
+
+
+def _explain_rare(error: Exception) -> None:
+    from orchestr8d.config_file import ConfigError
+    from orchestr8d.core.errors import Problem
+
+    if isinstance(error, ConfigError):
+        click.echo(str(error), err=True)  # FILE:LINE first, as editors like it
+    elif isinstance(error, Problem):
+        say(error.detail)
+    else:
+        say(f"{type(error).__name__}: {error} (this is a bug in orchestr8d)")
 
 
 def _explain_api(error: ApiError) -> None:

@@ -16,7 +16,10 @@ from orchestr8d.cli.follow import STREAMS, Stream
 @click.option("--attempt", type=click.IntRange(1), metavar="N", help="Of this attempt (else of the last one).")
 @click.option("-n", "--tail", type=click.IntRange(0), metavar="N", help="Only the last N lines of what is there.")
 def logs(typed: str, follow: bool, stream: Stream | None, attempt: int | None, tail: int | None) -> None:
-    """Print the output of a task: its stdout to stdout, its stderr to stderr."""
+    """Print the output of a task.
+
+    Its stdout goes to our stdout, its stderr to our stderr.
+    """
     with common.connect() as client:
         task_id = common.resolve(client, typed)
         streams = [stream] if stream else list(STREAMS)

@@ -42,13 +42,9 @@ def short(task_id: str) -> str:
 def printable(value: object) -> str:
     """A value from outside in one line that cannot steer a terminal."""
     text = "" if value is None else str(value)
-    return text if text.isprintable() else "".join(map(_escape, text))
-
-
-def _escape(char: str) -> str:
-    if char.isprintable():
-        return char
-    return {"\n": "\\n", "\t": "\\t", "\r": "\\r"}.get(char) or f"\\x{ord(char):02x}"
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def print_json(value: object, compact: bool = False) -> None:

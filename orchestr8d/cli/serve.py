@@ -14,7 +14,10 @@ from orchestr8d.cli import exits
 @click.option("--ready-fd", type=int, metavar="N", help="Write a line to this file descriptor when ready.")
 @click.option("--log-format", type=click.Choice(["auto", "json", "pretty"]), help="How to write the log.")
 def serve(config_path: Path | None, ready_fd: int | None, log_format: str | None) -> None:
-    """Start the daemon and stay in the foreground; Ctrl-C or SIGTERM end it in good order."""
+    """Start the daemon, in the foreground.
+
+    Ctrl-C or SIGTERM end it in good order, SIGHUP makes it read its configuration again.
+    """
     from orchestr8d import daemon
     from orchestr8d.config import ConfigError
 

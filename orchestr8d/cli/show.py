@@ -21,7 +21,7 @@ STATES = ("pending", "queued", "running", "needs_input", "retrying", "parked", "
 @click.argument("typed", metavar="ID")
 @common.json_option
 def status(typed: str, as_json: bool) -> None:
-    """Show where a task stands, and if it does not run: why."""
+    """Show where a task stands, and why it waits."""
     with common.connect() as client:
         task_id = common.resolve(client, typed)
         short = client.status(task_id)
@@ -73,7 +73,10 @@ def _now() -> float:
 @click.argument("typed", metavar="ID")
 @common.json_option
 def result(typed: str, as_json: bool) -> None:
-    """Print what a finished task left; exit with 1 if it did not succeed, with 5 if it is not finished."""
+    """Print what a finished task left.
+
+    Exits with 1 if the task did not succeed, with 5 if it is not finished.
+    """
     from orchestr8d.cli import follow
 
     with common.connect() as client:

@@ -42,7 +42,10 @@ _ids = click.argument("ids", nargs=-1, required=True, metavar="ID...")
 @click.option("--no-wait", is_flag=True, help="Do not wait until the processes are gone.")
 @common.json_option
 def cancel(ids: tuple[str, ...], no_wait: bool, as_json: bool) -> None:
-    """Cancel tasks: what waits never runs, what runs is ended with all its processes."""
+    """Cancel tasks.
+
+    What waits never runs, what runs is ended with all its processes.
+    """
     _steer(ids, as_json, lambda client, task_id: client.cancel(task_id, wait=not no_wait))
 
 
@@ -69,11 +72,10 @@ def resume(ids: tuple[str, ...], as_json: bool) -> None:
 @click.option("--timeout", type=common.Seconds(), help="Stop waiting after this long, with exit code 124.")
 @common.json_option
 def retry(typed: str, wait: bool, follow: bool, timeout: float | None, as_json: bool) -> None:
-    """Run a failed or cancelled task again, as a new task."""
-    from orchestr8d.cli.submit import see_through
+    """Run a failed or cancelled task again, as a new one."""
+    from orchestr8d.cli.submit import check_waiting, see_through
 
-    if timeout is not None and not (wait or follow):
-        raise click.UsageError("--timeout limits the waiting of --wait or --follow")
+    check_waiting(wait, follow, timeout, as_json)
     with common.connect() as client:
         answer = client.retry(common.resolve(client, typed))
         see_through(client, answer, wait, follow, timeout, as_json)

@@ -65,13 +65,12 @@ class _Submit(click.Command):
 def submit(ctx: click.Context, prompt: tuple[str, ...], agent: str | None, pairs: tuple[str, ...],
            env: tuple[str, ...], clean_env: bool, cwd: Path | None, stdin: str | None, priority: str | None,
            queue: str | None, wait: bool, follow: bool, timeout: float | None, as_json: bool) -> None:  # fmt: skip
-    """Hand over a command and get its task's id, once it is safely stored.
+    """Hand over a command.
 
-    The command runs in the current directory, with PATH, HOME, LANG, LC_*, USER, TMPDIR, TZ, XDG_* and VIRTUAL_ENV
+    Prints its task's id once that is safely stored. The command runs in the current directory, with PATH, HOME, LANG, LC_*, USER, TMPDIR, TZ, XDG_* and VIRTUAL_ENV
     of the caller. There is no shell, unless the command is one: -- sh -c 'make && make install'.
     """
-    if timeout is not None and not (wait or follow):
-        raise click.UsageError("--timeout limits the waiting of --wait or --follow; a task's limit is -o timeout=10m")
+    check_waiting(wait, follow, timeout, as_json)
     options = common.parse_options(pairs)
     if priority is not None:
         options["priority"] = common.whole_number(priority)
@@ -90,6 +89,16 @@ def submit(ctx: click.Context, prompt: tuple[str, ...], agent: str | None, pairs
         see_through(client, answer, wait, follow, timeout, as_json)
 
 
+def check_waiting(wait: bool, follow: bool, timeout: float | None, as_json: bool) -> None:
+    """Refuses what `see_through` could not do, before anything is sent."""
+    if timeout is not None and not (wait or follow):
+        raise click.UsageError("--timeout limits the waiting of --wait or --follow; a task's limit is -o timeout=10m")
+    if follow and as_json:
+        raise click.UsageError(
+            "with --follow, stdout is the task's own: use --wait --json, or `orchestr8d result --json`"
+        )
+
+
 def see_through(client: Client, answer: Json, wait: bool, follow: bool, timeout: float | None, as_json: bool) -> None:
     """Prints what was submitted, and stays with it as asked for."""
     from orchestr8d.cli import follow as following
@@ -102,26 +111,21 @@ def see_through(client: Client, answer: Json, wait: bool, follow: bool, timeout:
     elif wait:
         last = following.wait(client, task_id, timeout)
     else:
-        _print_submitted(answer, as_json)
+        if as_json:
+            output.print_json(answer)
+        else:
+            _print(task_id, answer["status"])
         return
-    if as_json and not follow:
+    if as_json:
         output.print_json(client.result(task_id))
     elif not follow:
-        click.echo(f"{_name(task_id)}  {output.paint(last['status'])}" if output.on_terminal() else task_id)
+        _print(task_id, last["status"])
     following.outcome(last, lambda: following.failure(client, task_id))
 
 
-def _print_submitted(answer: Json, as_json: bool) -> None:
-    if as_json:
-        output.print_json(answer)
-    elif output.on_terminal():
-        click.echo(f"{_name(answer['task_id'])}  {output.paint(answer['status'])}")
-    else:
-        click.echo(answer["task_id"])  # for $(…)
-
-
-def _name(task_id: str) -> str:
-    return output.short(task_id)
+def _print(task_id: str, status: str) -> None:
+    """For a person the short id and the status, for $(…) the whole id."""
+    click.echo(f"{output.short(task_id)}  {output.paint(status)}" if output.on_terminal() else task_id)
 
 
 def _subject(ctx: click.Context, prompt: Sequence[str], agent: str | None) -> dict[str, Any]:

@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 @click.option("--timeout", type=common.Seconds(), help="Stop waiting after this long, with exit code 124.")
 @common.json_option
 def wait(ids: tuple[str, ...], everything: bool, timeout: float | None, as_json: bool) -> None:
-    """Wait until tasks have ended; exit with 0 if all of them succeeded, else with 1."""
+    """Wait until tasks have ended.
+
+    Exits with 0 if all of them succeeded, else with 1. Goes on over restarts of the daemon.
+    """
     if bool(ids) == everything:
         raise click.UsageError("give the ids of tasks, or --all")
     with common.connect() as client:

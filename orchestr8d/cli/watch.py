@@ -27,7 +27,10 @@ COLUMNS = ("ID", "STATUS", "TOOK", "PROGRESS", "WHAT")
 @click.argument("typed", metavar="[ID]", required=False)
 @common.json_option
 def watch(typed: str | None, as_json: bool) -> None:
-    """Watch tasks as they go: all of them, until Ctrl-C, or one, until it ends (0 if it succeeded, else 1)."""
+    """Watch tasks as they go.
+
+    All of them, until Ctrl-C; or one, until it ends (then exits with 0 if it succeeded, else with 1).
+    """
     from orchestr8d.client import requests, streams
     from orchestr8d.clock import SystemClock
 
@@ -35,7 +38,7 @@ def watch(typed: str | None, as_json: bool) -> None:
         task_id = common.resolve(client, typed) if typed else None
         board = Board(client, task_id)
         request = requests.events(type=["task.*"], task_id=task_id)
-        heard = board.hear(client.pump(_Opened(streams.Events(request, SystemClock()))))
+        heard = board.hear(client.pump(_Opened(streams.Events(request, 0, SystemClock()))))
         try:
             _show(board, heard, as_json)
         except KeyboardInterrupt:

@@ -116,12 +116,14 @@ class Retries:
     """How long to wait between tries at a daemon that is away, and when to give up."""
 
     def __init__(self, patience: float, clock: Clock) -> None:
+        """`patience`: seconds. Who has been connected once has PATIENCE, whatever was said at first."""
         self._patience = patience
         self._clock = clock
         self._since: float | None = None
         self._delay = 0.1
 
     def connected(self) -> None:
+        self._patience = max(self._patience, PATIENCE)
         self._since = None
         self._delay = 0.1
 
@@ -130,7 +132,7 @@ class Retries:
         now = self._clock.monotonic()
         if self._since is None:
             self._since = now
-        elif now - self._since >= self._patience:
+        if now - self._since >= self._patience:
             raise error
         delay, self._delay = self._delay, min(self._delay * 2, 3.0)
         return delay
@@ -139,14 +141,14 @@ class Retries:
 class Logs:
     """The bytes of a task's output; of a certain attempt, a broken connection goes on at the byte where it broke."""
 
-    def __init__(self, request: Request, clock: Clock) -> None:
+    def __init__(self, request: Request, patience: float, clock: Clock) -> None:
         self._request: Request | None = request
         self._following = ("follow", "1") in request.query
         self._offset = next((int(value) for name, value in request.query if name == "offset"), 0)
         names = {name for name, _ in request.query}
         # Only then is it known which byte was the last one.
         self._resumable = "attempt" in names and "tail" not in names
-        self._retries = Retries(PATIENCE, clock)
+        self._retries = Retries(patience, clock)
 
     def request(self) -> Request | None:
         return self._request
@@ -177,7 +179,7 @@ class Events:
     `position` is the id of the last event: None until the first one came.
     """
 
-    def __init__(self, request: Request, clock: Clock, patience: float = PATIENCE) -> None:
+    def __init__(self, request: Request, patience: float, clock: Clock) -> None:
         self._request = request
         self._retries = Retries(patience, clock)
         self._buffer = b""

@@ -64,11 +64,11 @@ class Client(Verbs[Json, list[Json]]):
 
     def logs(self, task_id: str, follow: bool = False, **query: Unpack[LogQuery]) -> Iterator[bytes]:
         """The output of an attempt (the last one) in chunks; with `follow` until it ends."""
-        return self.pump(streams.Logs(requests.logs(task_id, follow, **query), self._clock))
+        return self.pump(streams.Logs(requests.logs(task_id, follow, **query), self._patience, self._clock))
 
     def events(self, **query: Unpack[EventQuery]) -> Iterator[Json]:
         """Events as they are committed, from now on or from `after` on, gapless over restarts."""
-        return self.pump(streams.Events(requests.events(**query), self._clock))
+        return self.pump(streams.Events(requests.events(**query), self._patience, self._clock))
 
     def pump(self, source: streams.Source[Item]) -> Iterator[Item]:
         """Carries a stream, over as many connections as it takes."""

@@ -97,7 +97,7 @@ class _Walk:
             at = f"{path}.{name}" if path else str(name)
             if name in fields:
                 self._any(item, fields[name].type, at)
-            elif _IN_BATCH.sub("", at) in self._later:
+            elif "=" not in name and _IN_BATCH.sub("", at) in self._later:
                 not_yet = True
                 self._faults.append(Fault(at, _NOT_YET, "not-available"))
             elif into.__struct_config__.forbid_unknown_fields:

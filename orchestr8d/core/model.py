@@ -37,8 +37,9 @@ class Resources(msgspec.Struct, frozen=True):
     """What an attempt's processes took; unknown (None as a whole) where they were adopted from another daemon."""
 
     cpu_seconds: float
-    # The largest of its processes; None when that was smaller than the daemon itself, see processes.child.
-    max_rss_bytes: int | None
+    # Of the largest of its processes. Linux counts what a process was before its exec, and that was a copy of the
+    # daemon: a smaller one is shown with the daemon's size.
+    max_rss_bytes: int
 
 
 class Spec(msgspec.Struct, frozen=True, omit_defaults=True):

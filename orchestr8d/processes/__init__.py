@@ -7,6 +7,7 @@ import contextlib
 import ctypes
 import functools
 import os
+import resource
 import signal
 import threading
 from collections.abc import Callable, Collection
@@ -60,8 +61,10 @@ class Processes:
     a single system call tells that nothing was left, and /proc is read only when something was.
     """
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, descriptors: int | None = None) -> None:
+        """`descriptors` is the soft limit of descriptors that commands get; None: our own."""
         self._clock = clock
+        self._descriptors = descriptors or resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="processes")
         _close_on_exec()
         self._me = Self.read()
@@ -162,14 +165,14 @@ class Processes:
         proc = table.read(pid)
         if proc is None:
             return None
-        value = table.marker(pid, MARKER)
+        value = table.variable(table.environment(pid), MARKER)
         if value is not None and value != me.marker:
             return value
         orphaned = at == me.pid and proc.sid != me.sid and table.locks_limit(pid) != me.limit
         return UNKNOWN if orphaned else None
 
     def _start(self, launch: Launch, tag: int) -> int:
-        pid = shim.start(launch, tag)
+        pid = shim.start(launch, tag, self._descriptors)
         self._known.shims[pid] = launch.attempt_id
         self._known.starting.discard(launch.attempt_id)
         return pid

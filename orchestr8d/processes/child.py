@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import resource
 import signal
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -38,9 +37,6 @@ class Child:
         self.pid = pid
         self.files = files
         self.age = age
-        # The kernel counts what the process was before exec into its peak, and that was a copy of us: a peak that is
-        # not above our own says nothing.
-        self._floor = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         self._loop = asyncio.get_running_loop()
         self._on_exit = on_exit
         self._fd: int | None = os.pidfd_open(pid)
@@ -60,8 +56,7 @@ class Child:
             _, status, usage = os.wait4(self.pid, 0)
         except ChildProcessError:
             return Exit(recorded(self.files))
-        peak = usage.ru_maxrss * 1024 if usage.ru_maxrss > self._floor else None
-        resources = Resources(round(usage.ru_utime + usage.ru_stime, 6), peak)
+        resources = Resources(round(usage.ru_utime + usage.ru_stime, 6), usage.ru_maxrss * 1024)
         if os.WIFEXITED(status):
             return Exit(os.WEXITSTATUS(status), resources)
         # The shell itself was killed: the command's own status if it came to that, else the same as the command's.

@@ -16,12 +16,13 @@ from orchestr8d.processes.program import NotFound, check_directory, resolve
 MARKER = "ORCHESTR8_ATTEMPT_ID"
 SHELL = "/bin/sh"
 
-# $1 tag, $2 exit file, $3 directory, then the command. Why it is as it is:
+# $1 tag, $2 exit file, $3 directory, $4 soft limit of descriptors, then the command. Why it is as it is:
 # - descriptor 3 is the command's stderr, the shell's own goes nowhere: "Killed" and the like would be mixed in. It is
 #   given in a subshell, as a redirection of a plain command holds in dash's own process until the command has ended
 # - traps, not ignoring, which the command would inherit: a signal to the group must not end the shell first
 # - RLIMIT_LOCKS means nothing to Linux since 2.4.25, is inherited and survives `env -i`: it tags the whole tree. The
 #   option is -w in dash and busybox, -x in bash and ksh; without either the tree is untagged
+# - a daemon wants many descriptors, but programs that use select(2), or close all that they might have, want few
 # - a function has its own $@, so that no variable of ours can shadow one of the command's
 # - the command is an absolute path, else `exit` or `eval` would run as the shell's own
 # - the status goes over a file that is already filled: on a full disk there is room to overwrite, none to write
@@ -29,7 +30,8 @@ SHIM = """\
 trap : HUP INT QUIT USR1 USR2 ALRM TERM
 umask 022
 ulimit -w "$1" || ulimit -x "$1"
-run() { cd -- "$3" && unset OLDPWD && shift 3 && exec "$@" 3>&-; }
+ulimit -S -n "$4"
+run() { cd -- "$3" && unset OLDPWD && shift 4 && exec "$@" 3>&-; }
 (run "$@" 2>&3) && s=0 || s=$?
 printf '%03d\\n' "$s" 1<>"$2"
 exit "$s"
@@ -96,8 +98,10 @@ def name_of(attempt_id: str, step: str = "") -> str:
     return f"orchestr8-{step}-{attempt_id}" if step else f"orchestr8-{attempt_id}"
 
 
-def start(launch: Launch, tag: int) -> int:
+def start(launch: Launch, tag: int, descriptors: int) -> int:
     """Make the attempt's files, start its shim and return the pid. Blocks for about a millisecond.
+
+    `tag` is what tag_of() says, `descriptors` the soft limit of descriptors that the command gets.
 
     Raises NotFound for what is wrong with the command, OSError when a file or the process could not be made.
     """
@@ -113,7 +117,7 @@ def start(launch: Launch, tag: int) -> int:
     try:
         return os.posix_spawn(
             SHELL,
-            ["sh", "-c", SHIM, name, str(tag), files.exit, launch.cwd, program, *launch.argv[1:]],
+            ["sh", "-c", SHIM, name, str(tag), files.exit, launch.cwd, str(descriptors), program, *launch.argv[1:]],
             env,
             file_actions=[
                 (os.POSIX_SPAWN_OPEN, 0, stdin, os.O_RDONLY, 0),

@@ -46,12 +46,17 @@ def snapshot() -> dict[int, Proc]:
     return found
 
 
-def marker(pid: int, name: str) -> str | None:
-    """The value of the variable `name` in the environment that the process was started with, if we may see it."""
+def environment(pid: int) -> bytes | None:
+    """What it was started with, `name=value` and NUL each; empty while it is being started; None if we may not see."""
     try:
-        text = b"\0" + _read(pid, "environ")
+        return _read(pid, "environ")
     except PermissionError:
         return None
+
+
+def variable(environment: bytes | None, name: str) -> str | None:
+    """The value of one variable in it."""
+    text = b"\0" + (environment or b"")
     at = text.find(b"\0" + name.encode() + b"=")
     if at < 0:
         return None

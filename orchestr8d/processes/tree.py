@@ -80,9 +80,14 @@ class Lineage:
 
     def marker(self, proc: Proc) -> str | None:
         key = (proc.pid, proc.start)
-        if key not in self._markers:
-            self._markers[key] = table.marker(proc.pid, MARKER)
-        return self._markers[key]
+        if key in self._markers:
+            return self._markers[key]
+        environment = table.environment(proc.pid)
+        value = table.variable(environment, MARKER)
+        # An empty one may be that of a process in the middle of its exec.
+        if environment != b"":
+            self._markers[key] = value
+        return value
 
     def stray(self, proc: Proc) -> bool:
         """Whether an unattributed process is some attempt's orphan that came to us: of a daemon within an attempt.

@@ -155,7 +155,7 @@ ROUTES = (
     ),
     Route(
         "GET", "/api/v1/events", stream, "All events as they happen (server-sent events)", "read",
-        {200: Media(_SSE, "`id`, `event`, `data` (an Event) of each; `event: gap` when a position was pruned", stream=True)},
+        {200: Media(_SSE, "`id`, `event`, `data` (an Event); `event: gap` when a position was pruned", stream=True)},
         query=Wanted, request_headers={"Last-Event-ID": "the id after which to go on"},
     ),
 )  # fmt: skip

@@ -219,6 +219,7 @@ ROUTES = (
     Route(
         "GET", "/api/v1/tasks/{id}/logs", logs, "The output of a task", "read",
         {200: Media(_TEXT, "The bytes as they were written")}, (422,), query=Wanted, inside="own",
+        later=frozenset({"stream=transcript"}),
     ),
     Route(
         "GET", "/api/v1/tasks/{id}/files/{path:.+}", file, "A file named in `files_created`", "read",

@@ -13,13 +13,10 @@ from aiohttp import web
 
 from orchestr8d.core.decode import convert, decode_json
 from orchestr8d.core.errors import Fault, Problem, refuse
-from orchestr8d.core.submit import LATER, LATER_VALUES
 from orchestr8d.status_api.route import Route
 from orchestr8d.store import Idempotency
 from orchestr8d.tokens import Caller
 
-# What later versions take: fields and values of a task, and of the queries.
-_LATER = LATER | {f"{path}={value}" for path, value in LATER_VALUES.items()} | {"stream=transcript"}
 _KEY = re.compile(r"^[\x21-\x7e]{1,255}$")
 
 
@@ -47,7 +44,9 @@ class Inputs:
         value = None
         if self.route.writes:
             try:
-                value = decode_json(body if body or self.route.body_required else b"{}", self.decoder, later=_LATER)
+                value = decode_json(
+                    body if body or self.route.body_required else b"{}", self.decoder, later=self.route.later
+                )
             except Problem as problem:
                 refuse([*faults, *(problem.faults or [Fault("", problem.detail)])])
         if faults:
@@ -66,8 +65,12 @@ class Inputs:
                 faults.append(Fault(name, "given more than once"))
             else:
                 given[name] = text
-        query, wrong = convert(given, self.route.query, later=_LATER, strict=False)
-        return query, faults + wrong
+        query, wrong = convert(given, self.route.query, later=self.route.later, strict=False)
+        # Lenient decoding takes the text `null` for None, but no parameter is given in order to be absent.
+        nulls = [
+            Fault(name, "expected a value") for name in given if query is not None and getattr(query, name) is None
+        ]
+        return query, faults + wrong + nulls
 
     def _once(self, request: web.Request, caller: Caller, body: bytes, faults: list[Fault]) -> Idempotency | None:
         keys = request.headers.getall("Idempotency-Key", None)

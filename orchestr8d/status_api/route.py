@@ -68,6 +68,8 @@ class Route:
     # Takes an Idempotency-Key.
     once: bool = False
     inside: Inside = "no"
+    # What a later version takes in query or body, as core.decode names it: 422 `not-available`.
+    later: frozenset[str] = frozenset()
     # Other request headers that it reads, and response headers by status: name → what it says.
     request_headers: Mapping[str, str] = field(default_factory=dict)
     response_headers: Mapping[int, Mapping[str, str]] = field(default_factory=dict)

@@ -77,3 +77,5 @@ class Services:
     # The attempt inside which a process lives, by its pid.
     attempt_of: Callable[[int], str | None]
     waits: Waits = field(default_factory=Waits)
+    # Where a task runs that names no directory.
+    home: str = field(default_factory=lambda: str(Path.home()))

@@ -42,9 +42,7 @@ class Runner(web.AppRunner):
     """Serves an application; used as aiohttp's AppRunner is: `setup`, then sites, then `cleanup`."""
 
     def __init__(self, app: web.Application, **more: Any) -> None:
-        super().__init__(
-            app, **{"access_log": None, "lingering_time": _LINGER, "shutdown_timeout": _SHUTDOWN, **more}
-        )
+        super().__init__(app, **{"access_log": None, "lingering_time": _LINGER, "shutdown_timeout": _SHUTDOWN, **more})
 
     async def _make_server(self) -> web.Server:
         made = await super()._make_server()

@@ -14,7 +14,7 @@ from orchestr8d.core.submit import Priority, TaskPatch, patched
 from orchestr8d.status_api import respond, views
 from orchestr8d.status_api.route import Call, Route
 from orchestr8d.status_api.services import Services
-from orchestr8d.status_api.submit import policy
+from orchestr8d.status_api.submit import NOT_YET, policy
 from orchestr8d.status_api.watch import MAX_WAIT, until
 
 # A cancel is answered when the processes are gone: the grace period, and this many seconds for what follows it.
@@ -107,7 +107,7 @@ ROUTES = (
     ),
     Route(
         "PATCH", "/api/v1/tasks/{id}", edit, "Change a task before it runs", "submit",
-        {200: views.Task}, (409, 422), body=TaskPatch, body_required=True,
+        {200: views.Task}, (409, 422), body=TaskPatch, body_required=True, later=NOT_YET,
     ),
     Route(
         "POST", "/api/v1/tasks/{id}/progress", progress, "Report progress, with the task's own token", "submit",

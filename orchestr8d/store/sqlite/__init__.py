@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from pathlib import Path
 
 import aiosqlite
@@ -39,7 +40,7 @@ async def open_store(
     on_commit: OnCommit | None = None,
 ) -> SqliteStore:
     """Opens (and makes, and migrates) the database at `path`. `on_commit` is told (units, seconds) of each commit."""
-    db = await aiosqlite.Connection(lambda: schema.connect(path), iter_chunk_size=64)
+    db = await _hand_over(schema.connect(path))
     readers: list[aiosqlite.Connection] = []
     try:
         await in_thread(db, schema.migrate, raw(db))
@@ -47,10 +48,15 @@ async def open_store(
         follower = Follower()
         follower.last_queued_at = await in_thread(db, last_queued_at, raw(db))
         for _ in range(_READERS):
-            readers.append(await aiosqlite.Connection(lambda: schema.connect(path, readonly=True), iter_chunk_size=64))
+            readers.append(await _hand_over(schema.connect(path, readonly=True)))
     except BaseException:
         for connection in (db, *readers):
             await connection.close()
         raise
     writer = Writer(db, clock, bus, follower, on_commit)
     return SqliteStore(path, writer, follower, readers, clock, limits or Limits())
+
+
+async def _hand_over(db: sqlite3.Connection) -> aiosqlite.Connection:
+    """Gives an open connection to a thread. Had the thread to open it and failed, it would outlive the event loop."""
+    return await aiosqlite.Connection(lambda: db, iter_chunk_size=64)
