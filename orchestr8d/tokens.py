@@ -34,7 +34,7 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True):
 
 def hash_of(token: str) -> str:
     """What is stored of a token."""
-    return hashlib.sha256(token.encode()).hexdigest()
+    return hashlib.sha256(_bytes(token)).hexdigest()
 
 
 class TokenKeeper:
@@ -89,13 +89,18 @@ class TokenKeeper:
 
     def _attempt(self, bearer: str) -> Caller | None:
         attempt_id, _, signature = bearer.removeprefix(_ATTEMPT).partition(".")
-        if not hmac.compare_digest(signature.encode(), self._sign("attempt", attempt_id).encode()):
+        if not hmac.compare_digest(_bytes(signature), self._sign("attempt", attempt_id).encode()):
             return None
         return attempt_caller(attempt_id)
 
     def _sign(self, use: str, what: str) -> str:
-        digest = hmac.digest(self._secret, f"{use}:{what}".encode(), "sha256")
+        digest = hmac.digest(self._secret, _bytes(f"{use}:{what}"), "sha256")
         return urlsafe_b64encode(digest).decode().rstrip("=")
+
+
+def _bytes(text: str) -> bytes:
+    # A header may hold any bytes; as text they are what surrogateescape makes of them.
+    return text.encode(errors="surrogateescape")
 
 
 def attempt_caller(attempt_id: str) -> Caller:

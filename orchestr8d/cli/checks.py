@@ -19,6 +19,7 @@ from orchestr8d.cli import exits
 from orchestr8d.cli.state import daemon_pid
 from orchestr8d.client.answers import ApiError, NoDaemon
 from orchestr8d.client.sync import Client
+from orchestr8d.core.errors import Problem
 
 UNIT = "orchestr8d.service"
 MB = 1 << 20
@@ -126,7 +127,7 @@ def _database(db: Path) -> Check:
         return Check("database", "ok", f"{db} is made by the first start")
     try:
         found = schema_version(db)
-    except (sqlite3.Error, OSError) as error:
+    except (sqlite3.Error, OSError, Problem) as error:
         return Check("database", "broken", f"{db}: {error}")
     if found > latest_version():
         return Check(

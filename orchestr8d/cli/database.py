@@ -27,13 +27,16 @@ def _place(config_path: Path | None) -> tuple[Path, Path]:
 
 @contextlib.contextmanager
 def _naming(file: Path) -> Iterator[None]:
-    """What SQLite says is about a file: name it."""
+    """What is wrong is wrong with a file: name it."""
     import sqlite3
+
+    from orchestr8d.core.errors import Problem
 
     try:
         yield
-    except sqlite3.Error as error:
-        exits.fail(exits.FAILED, f"{file}: {error}")
+    except (sqlite3.Error, Problem) as error:
+        text = str(error)
+        exits.fail(exits.FAILED, text if str(file) in text else f"{file}: {text}")
 
 
 def _existing(db: Path) -> None:

@@ -7,18 +7,16 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 from orchestr8d.cli import exits
-from orchestr8d.cli.output import short
+from orchestr8d.cli.output import printable, short
+from orchestr8d.client.answers import Json
+from orchestr8d.client.streams import PATIENCE
+from orchestr8d.client.sync import Client
 from orchestr8d.core.states import FINAL
 
-if TYPE_CHECKING:
-    from orchestr8d.client.answers import Json
-    from orchestr8d.client.sync import Client
-
 Stream = Literal["stdout", "stderr"]
-PATIENCE = 60.0
 STREAMS: dict[Stream, int] = {"stdout": 1, "stderr": 2}
 
 
@@ -75,7 +73,7 @@ class _Reader(threading.Thread):
 
     def __init__(self, client: Client, task_id: str, stream: Stream, what: What) -> None:
         super().__init__(daemon=True)
-        self._client = type(client)(client.endpoint, patience=PATIENCE)
+        self._client = Client(client.endpoint, patience=PATIENCE)
         self._copy = partial(copy_all, self._client, task_id, stream, what)
         self._error: Exception | None = None
 
@@ -129,8 +127,6 @@ def outcome(last: Json, describe: Callable[[], str] | None = None) -> None:
 
 def failure(client: Client, task_id: str) -> str:
     """Why a task has no success to show, in a line."""
-    from orchestr8d.cli.output import printable
-
     task = client.task(task_id)
     error = task.get("error") or {}
     parts = [str(error[name]) for name in ("kind", "message") if error.get(name)]

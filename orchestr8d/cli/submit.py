@@ -67,8 +67,9 @@ def submit(ctx: click.Context, prompt: tuple[str, ...], agent: str | None, pairs
            queue: str | None, wait: bool, follow: bool, timeout: float | None, as_json: bool) -> None:  # fmt: skip
     """Hand over a command.
 
-    Prints its task's id once that is safely stored. The command runs in the current directory, with PATH, HOME, LANG, LC_*, USER, TMPDIR, TZ, XDG_* and VIRTUAL_ENV
-    of the caller. There is no shell, unless the command is one: -- sh -c 'make && make install'.
+    Prints its task's id once that is safely stored. The command runs in the current directory, with PATH, HOME, LANG,
+    LC_*, USER, TMPDIR, TZ, XDG_* and VIRTUAL_ENV of the caller. There is no shell, unless the command is one:
+    -- sh -c 'make && make install'.
     """
     check_waiting(wait, follow, timeout, as_json)
     options = common.parse_options(pairs)

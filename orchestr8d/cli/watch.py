@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import threading
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 import click
 
 from orchestr8d.cli import common, exits, follow, output
+from orchestr8d.client import requests, streams
+from orchestr8d.client.answers import ApiError, Json, NoDaemon
+from orchestr8d.client.sync import Client
+from orchestr8d.clock import SystemClock
 from orchestr8d.core.states import BUSY, FINAL, WAITING
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-
-    from orchestr8d.client.answers import Json
-    from orchestr8d.client.streams import Events
-    from orchestr8d.client.sync import Client
 
 # Rows of the table: more would not fit a screen.
 ROWS = 40
@@ -31,9 +30,6 @@ def watch(typed: str | None, as_json: bool) -> None:
 
     All of them, until Ctrl-C; or one, until it ends (then exits with 0 if it succeeded, else with 1).
     """
-    from orchestr8d.client import requests, streams
-    from orchestr8d.clock import SystemClock
-
     with common.connect() as client:
         task_id = common.resolve(client, typed) if typed else None
         board = Board(client, task_id)
@@ -50,7 +46,7 @@ def watch(typed: str | None, as_json: bool) -> None:
 class _Opened:
     """Events, and a word (`open`) each time that something may have been missed before the stream began."""
 
-    def __init__(self, events: Events) -> None:
+    def __init__(self, events: streams.Events) -> None:
         self._events = events
         self.request, self.feed = events.request, events.feed
         self.ended, self.lost = events.ended, events.lost
@@ -64,8 +60,9 @@ class Board:
     """The tasks in sight. What is heard only marks them stale; they are read anew when drawn, however much happens."""
 
     def __init__(self, client: Client, task_id: str | None) -> None:
-        self._client = type(client)(client.endpoint)  # beside the stream
+        self._client = Client(client.endpoint)  # beside the stream
         self._task_id = task_id
+        self._reading = threading.Lock()  # rich draws in a thread of its own
         self._stale = True
         self._ended: dict[str, None] = {}  # a set in the order of their ends
         self._progress: dict[str, Json] = {}
@@ -94,6 +91,10 @@ class Board:
         return self._task_id in self._ended or (task is not None and task["status"] in FINAL)
 
     def read(self) -> None:
+        with self._reading:
+            self._read()
+
+    def _read(self) -> None:
         self._stale = False
         if self._task_id is not None:
             found = [self._client.task(self._task_id)]
@@ -181,9 +182,6 @@ def _draw(board: Board, events: Iterable[Json]) -> None:
     """Redraws four times a second, in a thread of rich's own, so that the times run."""
     from rich.console import Console
     from rich.live import Live
-
-    from orchestr8d.client.answers import ApiError, NoDaemon
-    from orchestr8d.clock import SystemClock
 
     clock = SystemClock()
     console = Console(highlight=False)

@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar, Unpack
 
 from orchestr8d.client import requests, streams
-from orchestr8d.client.answers import ApiError, ConnectionLost, Json, NoDaemon, read
+from orchestr8d.client.answers import ApiError, ConnectionLost, Json, NoDaemon, read, refusal
 from orchestr8d.client.discovery import Endpoint, find
 from orchestr8d.client.requests import EventQuery, LogQuery, Request, TaskQuery
 from orchestr8d.client.verbs import Verbs
@@ -76,7 +76,7 @@ class AsyncClient(Verbs[Coroutine[Any, Any, Json], Coroutine[Any, Any, list[Json
             try:
                 async with self._ask(request) as response:
                     if response.status >= 400:
-                        read(response.status, response.headers, await response.read())
+                        raise refusal(response.status, response.headers, await response.read())
                     for item in source.opened():
                         yield item
                     async for chunk in response.content.iter_any():
@@ -133,6 +133,8 @@ class AsyncClient(Verbs[Coroutine[Any, Any, Json], Coroutine[Any, Any, list[Json
         """What a failed exchange means; raises `error` again when it is no matter of the connection."""
         import aiohttp
 
+        if isinstance(error, NoDaemon):
+            return error
         if isinstance(error, aiohttp.ClientConnectorError):
             return NoDaemon(f"no daemon answers at {self.endpoint} ({error.strerror or error})")
         if isinstance(error, aiohttp.ClientError | OSError):

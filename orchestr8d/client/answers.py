@@ -54,6 +54,12 @@ def read(status: int, headers: Mapping[str, str], body: bytes) -> Any:
         raise ApiError(status, "invalid-answer", detail) from None
 
 
+def refusal(status: int, headers: Mapping[str, str], body: bytes) -> ApiError | NoDaemon:
+    """Why a stream was not opened: a daemon that stops (503) counts as one that is away for a while."""
+    error = _error(status, headers, body)
+    return NoDaemon(error.detail) if status == 503 else error
+
+
 def _error(status: int, headers: Mapping[str, str], body: bytes) -> ApiError:
     try:
         problem = json.loads(body)

@@ -34,7 +34,7 @@ def find(environ: Mapping[str, str]) -> Endpoint:
     url = environ.get("ORCHESTR8_URL")
     if url:
         return parse_url(url, token)
-    from orchestr8d import config  # late: the environment may already have answered
+    from orchestr8d import config, config_values  # late: the environment may already have answered
 
     state = config.state_dir(environ)
     if _listening(state / SOCKET):
@@ -45,7 +45,7 @@ def find(environ: Mapping[str, str]) -> Endpoint:
         raise ValueError("the configuration has faults: `orchestr8d config check` lists them") from None
     if server.socket and _listening(Path(server.socket)):
         return Endpoint(socket=server.socket, token=token)
-    host, port = _host_port(server.listen)
+    host, port = config_values.address(server.listen)
     return Endpoint(host=_reachable(host), port=port, token=token or _token(state))
 
 
@@ -75,16 +75,9 @@ def _listening(path: Path) -> bool:
     return True
 
 
-def _host_port(listen: str) -> tuple[str, int]:
-    host, _, port = listen.rpartition(":")
-    return host.strip("[]"), int(port)
-
-
 def _reachable(host: str) -> str:
     """A wildcard address is for listening; one connects to loopback."""
-    if host in {"", "*", "0.0.0.0"}:  # noqa: S104 (nothing is bound here)
-        return "127.0.0.1"
-    return "::1" if host == "::" else host
+    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 (nothing is bound here)
 
 
 def _token(state: Path) -> str | None:

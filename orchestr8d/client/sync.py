@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Any, TypeVar, Unpack
 
 from orchestr8d.client import requests, streams
-from orchestr8d.client.answers import ApiError, ConnectionLost, Json, NoDaemon, read
+from orchestr8d.client.answers import ApiError, ConnectionLost, Json, NoDaemon, read, refusal
 from orchestr8d.client.discovery import Endpoint, find
 from orchestr8d.client.requests import EventQuery, LogQuery, Request, TaskQuery
 from orchestr8d.client.verbs import Verbs
@@ -77,7 +77,7 @@ class Client(Verbs[Json, list[Json]]):
             try:
                 connection, response = self._open(request)
                 if response.status >= 400:
-                    read(response.status, dict(response.headers), _all(response))
+                    raise refusal(response.status, dict(response.headers), _all(response))
                 yield from source.opened()
                 while chunk := _chunk(response):
                     yield from source.feed(chunk)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Literal
 
 import msgspec
@@ -53,6 +53,7 @@ class Admitted(msgspec.Struct):
     events: list[Happened]
     edges: list[tuple[Literal["task", "unique"], str]] = []
     replaces: Task | None = None
+    tags: Collection[str] = ()
 
 
 def rank(queued_at: int, priority: int, head_start: float) -> int:
@@ -103,7 +104,7 @@ def admit(new: NewTask, facts: Facts, task_id: str, seq: int, now: int) -> Admit
     events = [Happened("task.created", {"status": task.status, "kind": new.kind, "queue": new.queue})]
     if queued_at is not None:
         events.append(Happened("task.queued", {"status": "queued", "kind": new.kind, "queue": new.queue}))
-    admitted = Admitted(task, events, edges, holder)
+    admitted = Admitted(task, events, edges, holder, set(spec.tags))
     if cut_off:
         _fail_at_birth(admitted, cut_off, now)
     return admitted

@@ -109,9 +109,7 @@ class Processes:
         found = await self._in_thread(_find, self._me, self._known.copy(), frozenset(attempt_ids))
         for attempt_id in attempt_ids:
             self._found[attempt_id] = entry = found.get(attempt_id)
-            if entry is None:
-                self._forget(attempt_id)
-            elif entry.shim is not None:
+            if entry is not None and entry.shim is not None:
                 self._known.shims[entry.shim] = attempt_id
         return found
 
@@ -119,15 +117,14 @@ class Processes:
         """The living child of an earlier daemon; None when it has ended, and then nothing that it left is alive."""
         if attempt_id not in self._found:
             await self.scan([attempt_id])
-        found = self._found.pop(attempt_id)
-        if found is None:
-            return None
+        found = self._found.pop(attempt_id) or Found()
         try:
             child = self._watch(attempt_id, found.shim, Files(directory))
         except OSError as e:
             await self._end_unwatched(attempt_id, found.shim)
             raise Unwatched(f"cannot watch a process: {e.strerror}") from e
         if child is None:
+            # Also when the scan found nothing: who was listed may have forked, and ended before it was read.
             await self._sweeper.end(attempt_id, LEFTOVER_GRACE)
             self._forget(attempt_id)
         return child

@@ -37,6 +37,8 @@ class Ending:
     # Until the next look; short again when SIGKILL was sent.
     pause: float = FIRST_PAUSE
     killed: bool = False
+    # Looks in a row that found nothing.
+    clean: int = 0
     # Process groups that got SIGTERM.
     termed: set[int] = field(default_factory=set)
     # Processes that had begun when they got SIGTERM.
@@ -115,8 +117,13 @@ class Sweeper:
     def _settle(self, batch: list[Ending], left: Mapping[str, list[int]], now: float) -> None:
         for ending in batch:
             pids = left.get(ending.attempt_id)
+            ending.clean = 0 if pids else ending.clean + 1
             if pids and now < ending.kill_at + GIVE_UP:
                 ending.pause = min(ending.pause * 2, LONGEST_PAUSE)
+                continue
+            if ending.clean == 1:
+                # A look takes its time: who was listed may have forked, and ended before it was read.
+                ending.pause = 0.0
                 continue
             if pids:
                 log.error("processes could not be ended", attempt_id=ending.attempt_id, pids=pids)

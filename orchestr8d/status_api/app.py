@@ -28,6 +28,8 @@ from orchestr8d.status_api.services import Pool, Services, Waits
 
 __all__ = ["Pool", "Route", "Services", "Waits", "create_app", "table"]
 
+# After a refused body what still arrives is read and thrown away for so many seconds, so that the answer is seen.
+_LINGER = 1.0
 _RESOURCES = (submit, tasks, watch, steering, logs, events, queues, executors, tokens, operations)
 
 
@@ -48,7 +50,7 @@ def table(version: str) -> tuple[Route, ...]:
 def create_app(services: Services, extra_routes: Sequence[Route] = ()) -> web.Application:
     """The application; `extra_routes` stand behind the same gate without being part of the API's document."""
     endpoints: dict[object, Inputs] = {}
-    app = web.Application(middlewares=[middleware(Gate(services, endpoints))])
+    app = web.Application(middlewares=[middleware(Gate(services, endpoints))], handler_args={"lingering_time": _LINGER})
     for route in (*table(services.version), *extra_routes):
         added = app.router.add_route(route.method, route.path, _gate_only, expect_handler=_expect)
         endpoints[added] = Inputs(route)

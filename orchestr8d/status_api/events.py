@@ -114,7 +114,7 @@ class _Stream:
     async def run(self, position: int) -> None:
         """From `position` on, until the daemon drains."""
         services = self._services
-        await self._write(b": here we go\n\n")
+        await self._write(b": connected\n\n")
         while not services.waits.ended:
             ready = services.bus.next()  # asked for before reading, so that nothing is missed
             try:
@@ -127,7 +127,7 @@ class _Stream:
                         await asyncio.sleep(REST)
                     continue
                 if not await services.waits.until(ready, KEEP_ALIVE) and not services.waits.ended:
-                    await self._write(b": still here\n\n")
+                    await self._write(b": keep-alive\n\n")
             finally:
                 ready.cancel()
 

@@ -22,9 +22,9 @@ from orchestr8d.tokens import Caller
 
 _LEVEL: Final = {"read": 0, "submit": 1, "admin": 2}
 _EVERYONE: Final = Caller(token_id="none", name="no auth", scope="admin")  # noqa: S106 (an id, no secret)
+_NOBODY: Final = Caller(token_id="", name="", scope="read")
 # What is counted for an answer that nobody took.
 _GONE: Final = 499
-_NOBODY: Final = Caller(token_id="", name="", scope="read")
 
 
 class Gate:

@@ -38,9 +38,9 @@ class Doors:
         """Raises Problem for a page of somebody else. Requests without an Origin come from no page."""
         if origin is None or origin.lower() in self._origins:
             return
-        page = urlsplit(origin)
-        same = page.scheme in ("http", "https") and host is not None and page.netloc.lower() == host.lower()
-        if not same or not self._ours(page.netloc):
+        scheme, _, netloc = origin.partition("://")
+        same = scheme in ("http", "https") and host is not None and netloc.lower() == host.lower()
+        if not same or not self._ours(netloc):
             raise Problem("forbidden", f"the Origin {origin!r} is not allowed here ([server] origins)")
 
     def _ours(self, host: str) -> bool:

@@ -1,4 +1,4 @@
-"""The HTTP server's own part: its time limits, and problem documents for what never becomes a request."""
+"""The HTTP server itself: problem documents for what never becomes a request, and a quick end."""
 
 from __future__ import annotations
 
@@ -8,8 +8,6 @@ from aiohttp import web
 
 from orchestr8d.status_api import respond
 
-# After a refused body what still arrives is read and thrown away for so many seconds, so that the answer is seen.
-_LINGER = 1.0
 # Handlers have so many seconds at the end; those that wait have been let go of before (Waits.end).
 _SHUTDOWN = 2.0
 
@@ -42,7 +40,7 @@ class Runner(web.AppRunner):
     """Serves an application; used as aiohttp's AppRunner is: `setup`, then sites, then `cleanup`."""
 
     def __init__(self, app: web.Application, **more: Any) -> None:
-        super().__init__(app, **{"access_log": None, "lingering_time": _LINGER, "shutdown_timeout": _SHUTDOWN, **more})
+        super().__init__(app, **{"access_log": None, "shutdown_timeout": _SHUTDOWN, **more})
 
     async def _make_server(self) -> web.Server:
         made = await super()._make_server()

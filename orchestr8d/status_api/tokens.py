@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated
 
 import msgspec
@@ -9,7 +10,7 @@ from aiohttp import web
 
 from orchestr8d import tokens as keeper
 from orchestr8d.core import durations, model
-from orchestr8d.core.errors import Fault, Problem, refuse
+from orchestr8d.core.errors import Fault, Problem
 from orchestr8d.core.ids import uuid7
 from orchestr8d.core.submit import Key, Name
 from orchestr8d.status_api import cursors, respond, views
@@ -34,17 +35,14 @@ def _expiry(expires: str | float | None, now: int) -> int | None:
     if expires is None:
         return None
     try:
-        try:
-            at = now + round(durations.seconds(expires) * 1000)
-        except ValueError:
-            if not isinstance(expires, str):
-                raise
+        if isinstance(expires, str) and not re.match(durations.DURATION_PATTERN, expires):
             at = durations.parse_time(expires)
+        else:
+            at = now + round(durations.seconds(expires) * 1000)
         if at <= now:
             raise ValueError("is not in the future")
     except ValueError as e:
-        refuse([Fault("expires", str(e))])
-        raise
+        raise Problem("invalid", f"expires: {e}", [Fault("expires", str(e))]) from None
     return at
 
 

@@ -164,7 +164,8 @@ def test_backup_and_restore(fresh: Box, tmp_path: Path) -> None:
 def test_restore_refuses_what_is_no_backup(fresh: Box, tmp_path: Path) -> None:
     (tmp_path / "junk").write_text("not a database")
     [line] = fresh.run("restore", "--yes", str(tmp_path / "junk"), code=1).stderr.splitlines()
-    assert line == f"orchestr8d: {tmp_path / 'junk'}: file is not a database"
+    assert line.startswith(f"orchestr8d: {tmp_path / 'junk'}: ")
+    assert "not a database" in line
     assert not (fresh.state / "orchestr8d.db").exists()
 
 

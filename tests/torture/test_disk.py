@@ -124,7 +124,8 @@ def check_runs(records: Records, journal: Journal) -> None:
 
 def test_no_space_at_all(disk: Disk, make_daemon: Callable[..., Daemon], tmp_path: Path) -> None:
     """Real ENOSPC, in the log of the database and in the attempts' files."""
-    daemon, journal, filler = daemon_on(make_daemon, disk, 0).start(), Journal(tmp_path / "journal"), Filler(disk.outside)
+    daemon = daemon_on(make_daemon, disk, 0).start()
+    journal, filler = Journal(tmp_path / "journal"), Filler(disk.outside)
     flag = tmp_path / "flag"
 
     def body(label: str, *what: str, queue: str = "default", ballast: int = 0) -> dict[str, Any]:
@@ -175,7 +176,8 @@ def test_no_space_at_all(disk: Disk, make_daemon: Callable[..., Daemon], tmp_pat
 
 def test_killed_on_a_full_disk(disk: Disk, make_daemon: Callable[..., Daemon], tmp_path: Path) -> None:
     """It dies while outcomes wait for space: what ended is known by its exit file, and does not run again."""
-    daemon, journal, filler = daemon_on(make_daemon, disk, 0).start(), Journal(tmp_path / "journal"), Filler(disk.outside)
+    daemon = daemon_on(make_daemon, disk, 0).start()
+    journal, filler = Journal(tmp_path / "journal"), Filler(disk.outside)
     flag = tmp_path / "flag"
     tasks = [
         daemon.submit(*journal.command(f"t{i}", "until", str(flag)), options={"title": f"t{i}"}) for i in range(6)
@@ -214,8 +216,8 @@ def test_killed_on_a_full_disk(disk: Disk, make_daemon: Callable[..., Daemon], t
 
 def test_little_space(disk: Disk, make_daemon: Callable[..., Daemon], tmp_path: Path) -> None:
     """Below `min_free_disk` nothing is admitted or started; what runs ends as always, and is stored."""
-    daemon, journal, filler = daemon_on(make_daemon, disk, 8 * MB), Journal(tmp_path / "journal"), Filler(disk.outside)
-    daemon.start()
+    daemon = daemon_on(make_daemon, disk, 8 * MB).start()
+    journal, filler = Journal(tmp_path / "journal"), Filler(disk.outside)
     flag = tmp_path / "flag"
     tasks = [
         daemon.submit(*journal.command(f"t{i}", "until", str(flag)), options={"title": f"t{i}"}) for i in range(9)
@@ -224,7 +226,7 @@ def test_little_space(disk: Disk, make_daemon: Callable[..., Daemon], tmp_path: 
         time.sleep(0.01)
     filler.fill(leave=6 * MB)
     assert refused(daemon, {"command": ["true"]})
-    status, headers, document = post(daemon, {"command": ["true"]})
+    _, _, document = post(daemon, {"command": ["true"]})
     assert "min_free_disk" in document["detail"]
     assert daemon.request("POST", "/api/v1/tasks:batch", {"tasks": [{"command": ["true"]}]})[0] == 503
     flag.touch()

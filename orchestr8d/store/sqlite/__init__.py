@@ -10,7 +10,7 @@ import aiosqlite
 from orchestr8d.clock import Clock
 from orchestr8d.events import Bus
 from orchestr8d.store import Limits
-from orchestr8d.store.sqlite import schema
+from orchestr8d.store.sqlite import schema, upkeep
 from orchestr8d.store.sqlite.follow import Follower
 from orchestr8d.store.sqlite.schema import (
     backup_file,
@@ -47,13 +47,14 @@ async def open_store(
         await in_thread(db, raw(db).execute, f"PRAGMA synchronous = {synchronous}")
         follower = Follower()
         follower.last_queued_at = await in_thread(db, last_queued_at, raw(db))
+        steps = await in_thread(db, upkeep.watch_steps, raw(db), clock)
         for _ in range(_READERS):
             readers.append(await _hand_over(schema.connect(path, readonly=True)))
     except BaseException:
         for connection in (db, *readers):
             await connection.close()
         raise
-    writer = Writer(db, clock, bus, follower, on_commit)
+    writer = Writer(db, clock, steps, bus, follower, on_commit)
     return SqliteStore(path, writer, follower, readers, clock, limits or Limits())
 
 

@@ -15,6 +15,11 @@ from orchestr8d.store.sqlite.follow import Follower
 from orchestr8d.store.sqlite.transaction import Tx
 
 _JSON = msgspec.json.Encoder()
+# Named: left to itself, SQLite would rather walk through everything that waits.
+_WITH_DEADLINE = (
+    "FROM tasks INDEXED BY tasks_deadline "
+    "WHERE deadline_at IS NOT NULL AND status IN ('pending', 'queued', 'retrying', 'parked')"
+)
 # Due tasks are moved so many at a time: other writes get their turn in between.
 _DUE_STEP = 500
 
@@ -23,8 +28,7 @@ def move_due(tx: Tx, follower: Follower) -> bool:
     """Tasks whose time has come: to the queue, or past their deadline. True when there are more."""
     late = reads.tasks(
         tx.db,
-        "deadline_at IS NOT NULL AND status IN ('pending', 'queued', 'retrying', 'parked') AND deadline_at <= ? "
-        "ORDER BY deadline_at LIMIT ?",
+        f"seq IN (SELECT seq {_WITH_DEADLINE} AND deadline_at <= ? ORDER BY deadline_at LIMIT ?)",
         tx.now, _DUE_STEP,
     )  # fmt: skip
     for task in late:
@@ -97,10 +101,7 @@ def next_due(tx: Tx) -> int | None:
     """When time alone will let something move; None when nothing waits for it."""
     times = [
         tx.db.execute("SELECT min(wake_at) FROM tasks WHERE wake_at IS NOT NULL").fetchone()[0],
-        tx.db.execute(
-            "SELECT min(deadline_at) FROM tasks WHERE deadline_at IS NOT NULL "
-            "AND status IN ('pending', 'queued', 'retrying', 'parked')"
-        ).fetchone()[0],
+        tx.db.execute(f"SELECT min(deadline_at) {_WITH_DEADLINE}").fetchone()[0],
         *[q.open_at for q in reads.queues(tx.db, tx.now) if q.rate is not None and q.depth and not q.paused],
     ]
     return min((t for t in times if t is not None), default=None)

@@ -106,7 +106,7 @@ class SqliteStore:
         return await self._writer.do(unit)
 
     def _admit(self, tx: Tx, new: Sequence[NewTask], answer: Answer) -> Created:
-        submitting.check_space(self._path, self._limits.min_free_disk)
+        self._check_space(tx)
         return submitting.admit(tx, new, answer, self._limits, self._follower)
 
     async def retry(self, task_id: str, answer: Answer, once: Idempotency | None = None) -> Created:
@@ -148,14 +148,20 @@ class SqliteStore:
     async def claim(self, executor_id: str, free: int) -> Claimed:
         def unit(tx: Tx) -> Claimed:
             more = running.move_due(tx, self._follower)
-            claimed = running.claim(tx, self._follower, executor_id, free) if free > 0 and self._has_space() else []
+            claimed = running.claim(tx, self._follower, executor_id, free) if free > 0 and self._has_space(tx) else []
             return Claimed(claimed, tx.now if more else running.next_due(tx))
 
         return await self._writer.do(unit)
 
-    def _has_space(self) -> bool:
-        try:
+    def _check_space(self, tx: Tx) -> None:
+        """Raises Problem; the disk is looked at once a transaction, not by each unit of it."""
+        if not tx.has_space:
             submitting.check_space(self._path, self._limits.min_free_disk)
+            tx.has_space = True
+
+    def _has_space(self, tx: Tx) -> bool:
+        try:
+            self._check_space(tx)
         except Problem:
             return False
         return True

@@ -37,6 +37,8 @@ class Tx:
         # Tasks that became final and concurrency keys that were touched, in this unit.
         self.ended: list[Task] = []
         self.keys: set[str] = set()
+        # Set once it was seen that the disk has room.
+        self.has_space = False
         self._follow = follow
         self._depth_delta: dict[str, int] = {}
         numbers = dict(db.execute("SELECT name, seq FROM sqlite_sequence"))
@@ -76,8 +78,7 @@ class Tx:
                 self._count(task.queue, 1)
             if task.concurrency_key is not None:
                 self.keys.add(task.concurrency_key)
-            if '"tags"' in task.spec:
-                tags += [(tag, task.seq) for tag in set(task.read_spec().tags)]
+            tags += [(tag, task.seq) for tag in a.tags]
             if a.edges:
                 self.db.executemany(
                     "INSERT INTO task_deps (depends_on, task_id, kind) VALUES (?, ?, ?)",

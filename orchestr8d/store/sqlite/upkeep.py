@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import msgspec
 
+from orchestr8d.clock import Clock, StepWatch
 from orchestr8d.core import durations
 from orchestr8d.core.model import Attempt, Executor, Task, Token
 from orchestr8d.store import Claim, Expired, Retention
@@ -29,8 +30,26 @@ def running(db: sqlite3.Connection) -> list[Claim]:
     return found
 
 
-def shift(tx: Tx, seconds: float) -> None:
-    """The wall clock was stepped: what came from a duration still means that duration."""
+def watch_steps(db: sqlite3.Connection, clock: Clock) -> StepWatch:
+    """Goes on with the watch over the wall clock where the last daemon left it."""
+    row = db.execute("SELECT value FROM meta WHERE key = 'clock'").fetchone()
+    steps = StepWatch(clock, "" if row is None else row[0])
+    _mark_clock(db, steps.mark())
+    return steps
+
+
+def _mark_clock(db: sqlite3.Connection, mark: str) -> None:
+    # Only when it says something new, which is once a boot: else each start would wait for the disk.
+    db.execute(
+        "INSERT INTO meta (key, value) VALUES ('clock', ?1) "
+        "ON CONFLICT (key) DO UPDATE SET value = ?1 WHERE value <> ?1",
+        (mark,),
+    )
+
+
+def shift(tx: Tx, seconds: float, mark: str) -> None:
+    """The wall clock was stepped: what came from a duration still means that duration. `mark` is the watch's."""
+    _mark_clock(tx.db, mark)
     ms = round(seconds * 1000)
     tx.db.execute("UPDATE tasks SET wake_at = wake_at + ? WHERE wake_at IS NOT NULL AND wake_is_delay = 1", (ms,))
     tx.db.execute(

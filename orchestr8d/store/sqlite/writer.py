@@ -48,6 +48,7 @@ class Writer:
         self,
         db: aiosqlite.Connection,
         clock: Clock,
+        steps: StepWatch,
         bus: Bus,
         follow: Callable[[Tx], None],
         on_commit: OnCommit | None = None,
@@ -55,7 +56,7 @@ class Writer:
         self._db = db
         self._follow = follow
         self._clock = clock
-        self._steps = StepWatch(clock)
+        self._steps = steps
         self._bus = bus
         self._on_commit = on_commit
         self._queue: asyncio.Queue[tuple[Unit, asyncio.Future[Any]] | None] = asyncio.Queue(MAX_WAITING)
@@ -152,7 +153,7 @@ class Writer:
             step = self._steps.step()
             tx = Tx(db, self._clock.now(), self._follow)
             if step:
-                upkeep.shift(tx, step)
+                upkeep.shift(tx, step, self._steps.mark(step))
             results = [_savepoint(db, tx, unit) for unit in units]
             tx.flush()
             db.execute("COMMIT")
