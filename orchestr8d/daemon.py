@@ -32,11 +32,13 @@ from orchestr8d.priority_queue import PriorityQueue
 from orchestr8d.processes import Processes
 from orchestr8d.status_api.app import create_app
 from orchestr8d.status_api.services import Services
+from orchestr8d.status_api.serving import Runner
 from orchestr8d.store import Claim, Limits, Retention, Store
 from orchestr8d.store.sqlite import corrupts_wal, open_store
 from orchestr8d.task_pool import TaskPool
 from orchestr8d.task_runners import Limits as RunLimits
-from orchestr8d.task_runners import Runner, attempt_dir, third_party
+from orchestr8d.task_runners import Runner as TaskRunner
+from orchestr8d.task_runners import attempt_dir, third_party
 from orchestr8d.task_runners.command import CommandRunner
 from orchestr8d.tokens import TokenKeeper
 
@@ -154,7 +156,7 @@ class Daemon:
             pool=pool, attempt_dir=self._attempt_dir, draining=lambda: self._draining, health=self._health,
             version=__version__, attempt_of=processes.attempt_of,
         )  # fmt: skip
-        site = web.AppRunner(create_app(services), access_log=None, shutdown_timeout=PATIENCE, handle_signals=False)
+        site = Runner(create_app(services), shutdown_timeout=PATIENCE)
         await site.setup()
         try:
             where = await self._listen(site)
@@ -178,7 +180,7 @@ class Daemon:
     # -- start
 
     def _make_pool(self, store: Store, processes: Processes, tokens: TokenKeeper) -> TaskPool:
-        runners: dict[str, Runner] = {kind: make(processes, self._clock) for kind, make in third_party().items()}
+        runners: dict[str, TaskRunner] = {kind: make(processes, self._clock) for kind, make in third_party().items()}
         runners["command"] = CommandRunner(
             processes, self._clock, self._environ, lambda: self.config.runners.command.env_allow
         )
@@ -226,7 +228,7 @@ class Daemon:
             await store.put_queue(name, {key: value for key, value in change.items() if value is not None})
 
     async def _adopt(self, store: Store, processes: Processes, pool: TaskPool) -> None:
-        """Settles what an earlier daemon left running: its living children go on here, the rest is finished or queued."""
+        """Settles what an earlier daemon left running: living children go on here, the rest is finished or queued."""
         claims = await store.running()
         if not claims:
             return
@@ -238,7 +240,7 @@ class Daemon:
         alive = sum(1 for entry in found.values() if entry.shim is not None)
         self._log.info("attempts of an earlier daemon", found=len(claims), alive=alive)
 
-    async def _listen(self, site: web.AppRunner) -> list[str]:
+    async def _listen(self, site: Runner) -> list[str]:
         """Opens TCP and the socket; answers where."""
         host, port = address(self.config.server.listen)
         try:
@@ -316,7 +318,7 @@ class Daemon:
 
     async def _until_stopped(
         self, loops: list[Coroutine[Any, Any, None]], store: Store, queue: PriorityQueue, pool: TaskPool,
-        services: Services, site: web.AppRunner,
+        services: Services, site: Runner,
     ) -> int:  # fmt: skip
         """Runs the loops until a signal, then drains. One that dies takes the daemon with it, loudly."""
         running = [asyncio.create_task(loop) for loop in loops]
@@ -342,7 +344,7 @@ class Daemon:
             await asyncio.gather(stop, *running, return_exceptions=True)
 
     async def _drain(
-        self, store: Store, queue: PriorityQueue, pool: TaskPool, services: Services, site: web.AppRunner
+        self, store: Store, queue: PriorityQueue, pool: TaskPool, services: Services, site: Runner
     ) -> None:
         """Nothing new is admitted; children are left or ended; what is in flight is answered."""
         self._draining = True

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 import structlog
@@ -59,8 +59,7 @@ class TextIndexer:
             await asyncio.sleep(TEXT_DELAY)
             self._new.clear()
             try:
-                while await self._store.index_text():
-                    await asyncio.sleep(STEP_PAUSE)
+                await _steps(self._store.index_text)
             except Problem as problem:
                 structlog.get_logger().warning("cannot index", reason=problem.detail)
 
@@ -93,11 +92,18 @@ class Pruner:
             await self._store.remove([e.task_id for e in expired])
             removed += len(expired)
             await asyncio.sleep(STEP_PAUSE)
-        while await self._store.prune_log(retention):
-            await asyncio.sleep(STEP_PAUSE)
+        await _steps(lambda: self._store.prune_log(retention))
         if removed:
             structlog.get_logger().info("old tasks were removed", tasks=removed)
         return removed
+
+
+async def _steps(step: Callable[[], Awaitable[bool]]) -> None:
+    """Calls `step` until it says that there is no more to do."""
+    more = True
+    while more:
+        more = await step()
+        await asyncio.sleep(STEP_PAUSE)
 
 
 def _remove(directories: Sequence[Path]) -> None:

@@ -1,4 +1,4 @@
-"""What can go wrong, as a user is told it: one typed error carrying all faults, mapped to HTTP and exit codes elsewhere."""
+"""What can go wrong, as a user is told it: one typed error with all faults, mapped to HTTP and exit codes elsewhere."""
 
 from __future__ import annotations
 

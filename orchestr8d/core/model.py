@@ -1,4 +1,4 @@
-"""The words of the domain as types: a task, its attempts, queues, executors, tokens. Times are wall-clock milliseconds."""
+"""The words of the domain as types: task, attempt, queue, executor, token. Times are wall-clock milliseconds."""
 
 from __future__ import annotations
 

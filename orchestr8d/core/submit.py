@@ -197,7 +197,7 @@ def _check_argv(argv: list[str], path: str, faults: list[Fault]) -> None:
         if "\0" in word:
             faults.append(Fault(f"{path}[{i}]", "must not contain NUL"))
         if size > MAX_ARG:
-            faults.append(Fault(f"{path}[{i}]", f"longer than the system's {MAX_ARG} bytes for one argument; use stdin"))
+            faults.append(Fault(f"{path}[{i}]", f"longer than {MAX_ARG} bytes, the most for one argument; use stdin"))
     if total > MAX_ARGS:
         faults.append(Fault(path, f"longer than {MAX_ARGS} bytes in all; use stdin"))
 

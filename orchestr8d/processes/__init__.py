@@ -20,13 +20,13 @@ from orchestr8d.clock import Clock
 from orchestr8d.processes import shim, table
 from orchestr8d.processes.child import Child, Exit, signal_of
 from orchestr8d.processes.program import NotFound
-from orchestr8d.processes.shim import MARKER, Files, Launch, recorded
+from orchestr8d.processes.shim import MARKER, Files, Launch, boot_of, recorded
 from orchestr8d.processes.sweep import Sweeper, reap
 from orchestr8d.processes.tree import Known, Lineage, Self
 
 __all__ = [
     "MARKER", "Child", "Exit", "Files", "Found", "Launch", "NotFound", "Processes", "Unwatched",
-    "recorded", "signal_of",
+    "boot_of", "recorded", "signal_of",
 ]  # fmt: skip
 
 T = TypeVar("T")
@@ -64,6 +64,7 @@ class Processes:
     def __init__(self, clock: Clock, descriptors: int | None = None) -> None:
         """`descriptors` is the soft limit of descriptors that commands get; None: our own."""
         self._clock = clock
+        self._boot = clock.boot()
         self._descriptors = descriptors or resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="processes")
         _close_on_exec()
@@ -169,7 +170,7 @@ class Processes:
         return UNKNOWN if orphaned else None
 
     def _start(self, launch: Launch, tag: int) -> int:
-        pid = shim.start(launch, tag, self._descriptors)
+        pid = shim.start(launch, tag, self._descriptors, self._boot)
         self._known.shims[pid] = launch.attempt_id
         self._known.starting.discard(launch.attempt_id)
         return pid

@@ -98,10 +98,11 @@ def name_of(attempt_id: str, step: str = "") -> str:
     return f"orchestr8-{step}-{attempt_id}" if step else f"orchestr8-{attempt_id}"
 
 
-def start(launch: Launch, tag: int, descriptors: int) -> int:
+def start(launch: Launch, tag: int, descriptors: int, boot: str) -> int:
     """Make the attempt's files, start its shim and return the pid. Blocks for about a millisecond.
 
-    `tag` is what tag_of() says, `descriptors` the soft limit of descriptors that the command gets.
+    `tag` is what tag_of() says, `descriptors` the soft limit of descriptors that the command gets, `boot` names the
+    machine's present boot.
 
     Raises NotFound for what is wrong with the command, OSError when a file or the process could not be made.
     """
@@ -109,7 +110,7 @@ def start(launch: Launch, tag: int, descriptors: int) -> int:
     # No PATH at all: where a shell would look then.
     program = resolve(launch.argv[0], launch.env.get("PATH", os.defpath), launch.cwd)
     files = launch.files
-    _make_files(files, launch.stdin)
+    _make_files(files, launch.stdin, boot)
     env = {k: v for k, v in launch.env.items() if k not in _DROPPED} | {MARKER: launch.attempt_id}
     name = name_of(launch.attempt_id, launch.step)
     out = os.O_WRONLY | os.O_CREAT | os.O_APPEND
@@ -135,13 +136,14 @@ def start(launch: Launch, tag: int, descriptors: int) -> int:
         raise
 
 
-def _make_files(files: Files, stdin: bytes | None) -> None:
+def _make_files(files: Files, stdin: bytes | None, boot: str) -> None:
     try:
         files.directory.mkdir(0o700, exist_ok=True)
     except FileNotFoundError:
         files.directory.parent.mkdir(0o700, parents=True, exist_ok=True)
         files.directory.mkdir(0o700, exist_ok=True)
-    _write(files.exit, _UNWRITTEN)
+    # Behind the status, which is written over the beginning.
+    _write(files.exit, _UNWRITTEN + boot.encode())
     if stdin is not None:
         _write(files.stdin, stdin)
 
@@ -158,9 +160,18 @@ def _write(path: str, data: bytes) -> None:
 
 def recorded(files: Files) -> int | None:
     """The exit status that the shim wrote; None while there is none, and when it never came to writing it."""
+    text = _exit_file(files)
+    return int(text[:3]) if len(text) >= 4 and text[:3].isdigit() else None
+
+
+def boot_of(files: Files) -> str:
+    """The boot in which the command was started, as start() was told; empty when nobody knows."""
+    return _exit_file(files)[len(_UNWRITTEN) :].decode(errors="replace")
+
+
+def _exit_file(files: Files) -> bytes:
     try:
         with Path(files.exit).open("rb") as f:
-            text = f.read(4)
+            return f.read(64)
     except (FileNotFoundError, NotADirectoryError):
-        return None
-    return int(text) if len(text) == 4 and text[:3].isdigit() else None
+        return b""

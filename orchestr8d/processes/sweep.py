@@ -119,7 +119,7 @@ class Sweeper:
             pids = left.get(ending.attempt_id)
             ending.clean = 0 if pids else ending.clean + 1
             if pids and now < ending.kill_at + GIVE_UP:
-                ending.pause = min(ending.pause * 2, LONGEST_PAUSE)
+                ending.pause = min(max(ending.pause * 2, FIRST_PAUSE), LONGEST_PAUSE)
                 continue
             if ending.clean == 1:
                 # A look takes its time: who was listed may have forked, and ended before it was read.

@@ -11,6 +11,7 @@ from orchestr8d.core import model
 from orchestr8d.core.errors import Fault, Problem, refuse
 from orchestr8d.core.model import NewTask
 from orchestr8d.core.submit import LATER, LATER_VALUES, Batch, Policy, TaskIn, new_task
+from orchestr8d.core.waiting import Why, waiting_for
 from orchestr8d.status_api import respond, views
 from orchestr8d.status_api.route import Call, Route
 from orchestr8d.status_api.services import Services
@@ -34,6 +35,11 @@ def _one(tasks: Sequence[model.Task]) -> bytes:
 
 def _many(tasks: Sequence[model.Task]) -> bytes:
     return respond.encode(views.SubmittedBatch([views.submitted(task) for task in tasks]))
+
+
+def _again(tasks: Sequence[model.Task]) -> bytes:
+    task = tasks[0]
+    return respond.encode(views.task(model.TaskView(task, waiting_for(task, Why()))))
 
 
 def _admit(services: Services, caller: Caller, new: Sequence[NewTask]) -> None:
@@ -85,7 +91,7 @@ async def submit_batch(services: Services, call: Call) -> web.Response:
 
 async def retry(services: Services, call: Call) -> web.Response:
     accepting(services)
-    return _created(await services.store.retry(call.path("id"), _one, call.once))
+    return _created(await services.store.retry(call.path("id"), _again, call.once))
 
 
 ROUTES = (
@@ -102,7 +108,7 @@ ROUTES = (
     ),
     Route(
         "POST", "/api/v1/tasks/{id}/retry", retry, "Submit a failed or cancelled task again, as a new task", "submit",
-        {202: views.Submitted, 200: views.Submitted}, (409, 422, 429),
+        {202: views.Task, 200: views.Task}, (409, 422, 429),
         once=True, response_headers={200: _LOCATION, 202: _LOCATION},
     ),
 )  # fmt: skip

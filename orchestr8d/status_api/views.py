@@ -268,7 +268,7 @@ def task(view: model.TaskView, *, with_attempts: bool = True) -> Task:
         spec.cwd, row.priority, row.queue, row.concurrency_key, row.unique_key, spec.tags, spec.metadata, row.user_id,
         row.workflow_id, row.phase, row.schedule_id, row.executor_id, row.session_id, row.retry_of, row.retry_count,
         spec.max_retries, next_retry_at(row), spec.depends_on, _when(row.created_at), _when(row.updated_at),
-        iso(row.queued_at), iso(row.started_at), iso(row.completed_at), row.result_type,  # type: ignore[arg-type]
+        iso(row.queued_at), iso(row.started_at), iso(row.completed_at), row.result_type,  # type: ignore[arg-type]  # CHECKed
         row.read_error(), _raw(row.usage), _options(row, spec),
         [attempt(a) for a in view.attempts] if with_attempts else UNSET,
     )  # fmt: skip

@@ -59,6 +59,8 @@ class CommandRunner:
         self._clock = clock
         self._environ = environ
         self._env_allow = env_allow
+        self._patterns: tuple[str, ...] = ()
+        self._inherited: Mapping[str, str] = {}
 
     async def run(self, run: Run) -> Outcome:
         try:
@@ -77,7 +79,7 @@ class CommandRunner:
         spec, limits = run.spec, run.limits
         deadline = None if run.time_left is None else self._clock.monotonic() + run.time_left
         rules = Rules(limits.output_bytes, limits.grace, spec.timeout, deadline, spec.stall_timeout)
-        env = {**allowed(self._environ, [*ENV_ALLOW, *self._env_allow()]), **spec.env, **run.env}
+        env = {**self._inherit(), **spec.env, **run.env}
         if run.adopted:
             ended = await self._adopt(run, rules)
         else:
@@ -100,6 +102,13 @@ class CommandRunner:
             output_bytes=ended.output_bytes,
         )
 
+    def _inherit(self) -> Mapping[str, str]:
+        """What of the daemon's environment commands get; found anew only after the patterns were reloaded."""
+        patterns = (*ENV_ALLOW, *self._env_allow())
+        if patterns != self._patterns:
+            self._patterns, self._inherited = patterns, allowed(self._environ, patterns)
+        return self._inherited
+
     async def _start(self, run: Run, env: Mapping[str, str], rules: Rules) -> Ended:
         spec = run.spec
         stdin = None if spec.stdin is None else spec.stdin.encode()
@@ -113,7 +122,7 @@ class CommandRunner:
         if child is not None:
             run.started()
             return await supervise(self._processes, self._clock, child, rules, run.stop)
-        ended = left_behind(Files(run.directory), rules, booted=self._clock.now() / 1000 - self._clock.elapsed())
+        ended = left_behind(Files(run.directory), rules, self._clock.boot())
         if run.stop.why is not None and ended.exit_code != 0:
             return replace(ended, reason=run.stop.why)
         return ended

@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 import os
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 from orchestr8d.clock import Clock
 from orchestr8d.core.model import Resources
 from orchestr8d.core.outcome import Outcome, failed
-from orchestr8d.processes import Child, Files, Processes, recorded, signal_of
+from orchestr8d.processes import Child, Files, Processes, boot_of, recorded, signal_of
 from orchestr8d.task_runners import Stop
 
 Reason = Literal["exit", "timeout", "deadline", "stalled", "output_limit", "cancelled", "interrupted"]
@@ -57,21 +56,23 @@ async def supervise(processes: Processes, clock: Clock, child: Child, rules: Rul
         raise
     finally:
         child.release()
-    if reason == "exit" and max(_sizes(child.files)) > rules.output_bytes:
+    sizes = _sizes(child.files)
+    if reason == "exit" and max(sizes) > rules.output_bytes:
         reason = "output_limit"
     if reason == "output_limit":
         _cut(child.files, rules.output_bytes)
-    return Ended(reason, result.status, result.resources, sum(_sizes(child.files)))
+        sizes = _sizes(child.files)
+    return Ended(reason, result.status, result.resources, sum(sizes))
 
 
-def left_behind(files: Files, rules: Rules, booted: float) -> Ended:
-    """The same for a child that ended while no daemon ran, from its files alone. `booted` is in epoch seconds.
+def left_behind(files: Files, rules: Rules, boot: str) -> Ended:
+    """The same for a child that ended while no daemon ran, from its files alone. `boot` names the present one.
 
-    A child that a signal ended before the machine was booted was ended by the shutdown: nobody says how it would have
+    A child of an earlier boot that a signal ended was ended by the shutdown: nobody says how it would have
     ended.
     """
     status = recorded(files)
-    if status is not None and signal_of(status) and Path(files.exit).stat().st_mtime < booted:
+    if status is not None and signal_of(status) and boot_of(files) != boot:
         status = None
     over = status is not None and max(_sizes(files)) > rules.output_bytes
     if over:
@@ -107,7 +108,8 @@ async def _watch(processes: Processes, clock: Clock, child: Child, rules: Rules,
         alarms["deadline"] = rules.deadline
     if rules.stall_timeout is not None:
         alarms["stalled"] = now + rules.stall_timeout
-    written = _sizes(child.files)
+    # Nobody asks how much there was unless silence counts.
+    written = (0, 0) if rules.stall_timeout is None else _sizes(child.files)
     stopping = asyncio.ensure_future(stop.wait())
     try:
         while True:
@@ -138,7 +140,7 @@ def _sizes(files: Files) -> tuple[int, int]:
 def size(path: str) -> int:
     """Bytes in the file; 0 when the command has removed it."""
     try:
-        return Path(path).stat().st_size
+        return os.stat(path).st_size  # noqa: PTH116 (asked all the time, and a Path costs more than the call)
     except (FileNotFoundError, NotADirectoryError):
         return 0
 

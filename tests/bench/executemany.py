@@ -17,7 +17,8 @@ from orchestr8d.core.ids import uuid7
 from orchestr8d.core.model import Task
 from orchestr8d.store.sqlite import schema
 
-_TASKS = f"INSERT INTO tasks ({', '.join(Task.__struct_fields__)}) VALUES ({', '.join('?' * len(Task.__struct_fields__))})"
+_COLUMNS = ", ".join(Task.__struct_fields__)
+_TASKS = f"INSERT INTO tasks ({_COLUMNS}) VALUES ({', '.join('?' * len(Task.__struct_fields__))})"
 _EVENTS = "INSERT INTO events (id, type, at, task_id, workflow_id, user_id, data) VALUES (?, ?, ?, ?, ?, ?, ?)"
 
 
@@ -55,8 +56,7 @@ def main(plan: Plan) -> float:
 
 def _rows(plan: Plan) -> tuple[list[Task], list[tuple[object, ...]]]:
     source = sqlite3.connect(f"file:{plan.database}?mode=ro", uri=True)
-    columns = ", ".join(Task.__struct_fields__)
-    rows = source.execute(f"SELECT {columns} FROM tasks WHERE queue = ? ORDER BY seq LIMIT ?", (plan.queue, plan.rows))
+    rows = source.execute(f"SELECT {_COLUMNS} FROM tasks WHERE queue = ? ORDER BY seq LIMIT ?", (plan.queue, plan.rows))
     tasks = [Task(*row) for row in rows]
     events: list[tuple[object, ...]] = []
     for task in tasks:

@@ -100,5 +100,5 @@ def latency(setting: Setting) -> list[Line]:
         mine, its = percentile(ours, percent) * 1000, percentile(bare, percent) * 1000
         lines.append(Line(what, mine, "ms", its, f"one bare spawn of the same shim, p{percent}", bar, "at most"))
     strict = percentile(ours, 99) / percentile(bare, 50)
-    lines[-1].note = f"{strict:.1f} × the bare spawn's p50"
+    lines[-1].note = f"{strict:.1f} times the bare spawn's p50"
     return lines

@@ -44,7 +44,8 @@ class Line(msgspec.Struct, omit_defaults=True):
         ratio = "" if self.ratio is None else f"{self.ratio:.2f}"
         sign = "≥" if self.sense == "at least" else "≤"
         bar = "" if self.bar is None else f"{sign} {self.bar:g}"
-        text = f"{self.what:<58} {_figure(self.ours) + ' ' + self.unit:>15} {reference:>15} {ratio:>7} {bar:>7}  {verdict}"
+        ours = f"{_figure(self.ours)} {self.unit}"
+        text = f"{self.what:<58} {ours:>15} {reference:>15} {ratio:>7} {bar:>7}  {verdict}"
         more = "; ".join(part for part in (self.against and f"against {self.against}", self.note) if part)
         return f"{text.rstrip()}\n    {more}" if more else text.rstrip()
 

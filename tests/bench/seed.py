@@ -28,6 +28,7 @@ LOGGED = 200_000
 BEGIN, APART = 1_777_593_600_000, 1_500
 EXECUTOR = "01900000-0000-7000-8000-00000000bec0"
 SETTLING = "bench-settling"
+_ERROR = '{"kind":"exit","message":"exited with code 1"}'
 HOLDER = ["/bin/sleep", "3600"]
 
 
@@ -87,7 +88,7 @@ class _Seed:
             yield _task(
                 seq, created, _spec(seq, RARE if seq in rare else None), status=status, attempt=1,
                 executor_id=EXECUTOR, updated_at=ended, queued_at=created, started_at=created + 5, completed_at=ended,
-                result_type="text", error='{"kind":"exit","message":"exited with code 1"}' if status == "failed" else None,
+                result_type="text", error=_ERROR if status == "failed" else None,
             )  # fmt: skip
 
     def _in_queues(self) -> Iterator[Task]:
@@ -196,7 +197,7 @@ def _events(task: Task, attempt: Attempt) -> Iterable[tuple[object, ...]]:
     steps = (("created", task.created_at), ("queued", task.created_at), ("started", task.started_at),
              (task.status, task.completed_at))  # fmt: skip
     for what, at in steps:
-        data = {"status": what, "kind": "command", "queue": task.queue, "attempt_id": attempt.id, "executor_id": EXECUTOR}
+        data = {"status": what, "kind": "command", "queue": task.queue, "attempt_id": attempt.id}
         yield f"task.{what}", at, task.id, task.user_id, msgspec.json.encode(data).decode()
 
 

@@ -1,4 +1,4 @@
-"""The daemon, with one more route beside its own: a POST that is decoded and let through like a submit, and does nothing.
+"""The daemon, with one more route beside its own: a POST that is let in and decoded like a submit, and does nothing.
 
 Run as `python -m tests.bench.server serve …`, like `python -m orchestr8d serve …`.
 """

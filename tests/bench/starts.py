@@ -126,9 +126,7 @@ def _installed(setting: Setting) -> tuple[Sequence[str], Mapping[str, str], str]
     env = {k: v for k, v in os.environ.items() if not k.startswith(("ORCHESTR8", "NOTIFY_"))}
     wheels, target = setting.directory("wheel"), setting.directory("installed")
     pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
-    made = subprocess.run(
-        [*pip, "wheel", "--no-deps", "-w", str(wheels), str(REPOSITORY)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
+    made = subprocess.run([*pip, "wheel", "--no-deps", "-w", str(wheels), str(REPOSITORY)], capture_output=True)
     if made.returncode:
         return [sys.executable, "-m", "orchestr8d"], env, "from the source: no wheel could be made"
     subprocess.run([*pip, "install", "--no-deps", "--target", str(target), *map(str, wheels.iterdir())], check=True)

@@ -1,4 +1,4 @@
-"""Submits: one by one against requests that do nothing, and by the thousand against one executemany of the same rows."""
+"""Submits: one by one against requests that do nothing, by the thousand against one executemany of the same rows."""
 
 from __future__ import annotations
 

@@ -83,13 +83,22 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     server.stop()
 
 
+def _takes_something(route: Route) -> bool:
+    return route.writes or route.query is not Nothing or "{" in route.path
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("mode", [GenerationMode.POSITIVE, GenerationMode.NEGATIVE], ids=["valid", "invalid"])
-@pytest.mark.parametrize("route", ROUTES, ids=lambda route: f"{route.method} {route.path}")
-def test_no_input_is_answered_in_an_unknown_way(server: Server, route, mode: GenerationMode) -> None:
-    takes_something = route.writes or route.query is not Nothing or "{" in route.path
-    if mode is GenerationMode.NEGATIVE and not takes_something:
-        pytest.skip("takes nothing that could be wrong")
+@pytest.mark.parametrize(
+    ("route", "mode"),
+    [pytest.param(route, GenerationMode.POSITIVE, id=f"{route.method} {route.path} valid") for route in ROUTES]
+    + [
+        pytest.param(route, GenerationMode.NEGATIVE, id=f"{route.method} {route.path} invalid")
+        for route in ROUTES
+        if _takes_something(route)
+    ],
+)
+def test_no_input_is_answered_in_an_unknown_way(server: Server, route: Route, mode: GenerationMode) -> None:
+    takes_something = _takes_something(route)
     operation = SCHEMA[route.template][route.method]
     calls = 0
 
@@ -117,11 +126,11 @@ def test_no_input_is_answered_in_an_unknown_way(server: Server, route, mode: Gen
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("route", ROUTES, ids=lambda route: f"{route.method} {route.path}")
-def test_no_bytes_are_answered_in_an_unknown_way(server: Server, route) -> None:
+@pytest.mark.parametrize(
+    "route", [pytest.param(route, id=f"{route.method} {route.path}") for route in ROUTES if route.writes]
+)
+def test_no_bytes_are_answered_in_an_unknown_way(server: Server, route: Route) -> None:
     """What is no JSON, or JSON of another shape, as a body."""
-    if not route.writes:
-        pytest.skip("takes no body")
     path = route.template.replace("{id}", server.ids[3]).replace("{name}", "q")
     deep = b"[" * 100_000
     for body in (b"", b"{", b"null", b"[]", b"0", b'"x"', b"{} {}", b"\xff\xfe", b'{"\xff": 1}', b'{"a": "\\ud800"}',

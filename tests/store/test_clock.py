@@ -6,6 +6,7 @@ import pytest
 
 from orchestr8d.clock import FakeClock
 from orchestr8d.core.model import Backoff
+from tests.store.conftest import Make
 from tests.store.helpers import DAY, Hand, new
 
 both_ways = pytest.mark.parametrize("step", [DAY, -DAY], ids=["forward", "back"])
@@ -104,4 +105,19 @@ async def test_a_little_slewing_moves_nothing(hand: Hand, clock: FakeClock) -> N
 async def test_a_suspend_is_time_that_passed(hand: Hand, clock: FakeClock) -> None:
     task = await hand.add(delay=60.0)
     clock.advance(8 * 3600)
+    await hand.start(task)
+
+
+@both_ways
+async def test_a_step_while_nobody_looked(make_store: Make, clock: FakeClock, step: int) -> None:
+    store = await make_store()
+    task = await Hand(store, clock).add(delay=60.0)
+    await store.close()
+    clock.advance(30)
+    clock.step(step)
+    hand = Hand(await make_store(), clock)
+    assert await hand.claim() == []
+    clock.advance(29.9)
+    assert await hand.claim() == []
+    clock.advance(0.1)
     await hand.start(task)

@@ -15,7 +15,7 @@ from orchestr8d.processes.table import Proc
 from tests.torture.journal import left_alive
 
 pytestmark = pytest.mark.slow
-SCRIPT = 'trap "" TERM; until [ -e flag ]; do sleep 0.01; done; setsid sleep 300 & (setsid sleep 300 &); exit 0'
+SCRIPT = 'until [ -e flag ]; do sleep 0.01; done; setsid sleep 300 & (setsid sleep 300 &); exit 0'
 
 
 class Look:

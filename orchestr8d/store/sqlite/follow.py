@@ -22,7 +22,11 @@ SELECT name FROM q WHERE name IS NOT NULL
 _KEY_FIRST = (
     "status = 'queued' AND concurrency_key IS NOT NULL AND concurrency_key = ? AND queue = ? ORDER BY rank, seq LIMIT ?"
 )
-_KEY_OPEN = "status = 'queued' AND concurrency_key IS NOT NULL AND hold IS NULL AND concurrency_key = ?"
+# The index is named: left to itself, SQLite would rather walk through everything that is queued.
+_KEY_OPEN = (
+    "seq IN (SELECT seq FROM tasks INDEXED BY tasks_key_open "
+    "WHERE status = 'queued' AND concurrency_key IS NOT NULL AND hold IS NULL AND concurrency_key = ?)"
+)
 
 
 class Follower:

@@ -128,15 +128,27 @@ class Writer:
             if not isinstance(e, sqlite3.Error):
                 raise
             return
-        # Before the answers: whoever asked may read at once, and what it started may have been told already.
+        try:
+            # Before the answers: whoever asked may read at once, and what it started may have been told already.
+            self._tell(tx)
+            if self._on_commit is not None:
+                self._on_commit(len(batch), self._clock.monotonic() - started)
+        finally:
+            # It is on disk, whatever an observer makes of it.
+            self._answer(batch, results)
+
+    def _tell(self, tx: Tx) -> None:
         if tx.events:
             self._bus.publish(tx.events)
         if tx.quiet:
             self._bus.publish((), tx.quiet)
         if tx.cancels:
             self._bus.publish_cancels(tx.cancels)
-        if self._on_commit is not None:
-            self._on_commit(len(batch), self._clock.monotonic() - started)
+
+    @staticmethod
+    def _answer(
+        batch: Sequence[tuple[Unit, asyncio.Future[Any]]], results: Sequence[tuple[Any, BaseException | None]]
+    ) -> None:
         for (_, future), (value, error) in zip(batch, results, strict=True):
             if future.done():
                 continue

@@ -28,12 +28,15 @@ Do = Callable[[Callable[[Tx], Any]], Any]
 
 
 def put(key: str) -> Callable[[Tx], None]:
-    return lambda tx: tx.db.execute("INSERT INTO meta (key, value) VALUES (?, '')", (key,)) and None
+    def unit(tx: Tx) -> None:
+        tx.db.execute("INSERT INTO meta (key, value) VALUES (?, '')", (f"test {key}",))
+
+    return unit
 
 
 async def keys(store: SqliteStore) -> set[str]:
     return await writer_of(store).do(
-        lambda tx: {row[0] for row in tx.db.execute("SELECT key FROM meta WHERE key <> 'text_seq'")}
+        lambda tx: {row[0][5:] for row in tx.db.execute("SELECT key FROM meta WHERE key LIKE 'test %'")}
     )
 
 
@@ -75,7 +78,7 @@ async def test_a_bad_unit_fails_alone(store: SqliteStore, do: Do, commits: list[
 
     def wrong(tx: Tx) -> None:
         put("half")(tx)
-        tx.db.execute("INSERT INTO meta (key, value) VALUES ('half', NULL)")
+        tx.db.execute("INSERT INTO meta (key, value) VALUES ('test half', NULL)")
 
     gate = Gate()
     first = await gate.closed_in(do)
@@ -120,9 +123,7 @@ async def test_a_caller_that_goes_away_leaves_no_transaction_open(store: SqliteS
     assert not await in_thread(db, lambda: raw(db).in_transaction)
 
 
-async def test_too_much_waiting_is_unavailable(
-    store: SqliteStore, do: Do, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_too_much_waiting_is_unavailable(store: SqliteStore, do: Do) -> None:
     gate = Gate()
     first = await gate.closed_in(do)
     calls = [asyncio.create_task(do(put(str(i)))) for i in range(writer_module.MAX_WAITING + 3)]
@@ -225,7 +226,7 @@ async def test_close_commits_what_was_accepted(path: Path, clock: FakeClock, bus
     calls = [asyncio.create_task(store.submit([new()], ids)) for _ in range(50)]
     await asyncio.sleep(0)
     await store.close()
-    assert all((await call).tasks for call in calls)
+    assert all(created.tasks for created in await asyncio.gather(*calls))
     with pytest.raises(Problem):
         await store.submit([new()], ids)
     await watch
