@@ -23,7 +23,7 @@ from schemathesis.specs.openapi.checks import (
 
 from orchestr8d.status_api.app import table
 from orchestr8d.status_api.openapi import document
-from orchestr8d.status_api.route import Nothing
+from orchestr8d.status_api.route import Nothing, Route
 from tests.status_api.conftest import Api, running
 
 ROUTES = table("0")
