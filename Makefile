@@ -29,7 +29,7 @@ bench: $(VENV)/test.stamp ## measure against the bars of the design, as ratios i
 	$(BIN)/python -m tests.bench $(ARGS)
 
 torture: python test-tools $(VENV)/test.stamp ## kill the daemon 500 times under load
-	TORTURE_ROUNDS=500 $(BIN)/python -m pytest -m torture $(ARGS)
+	ORCHESTR8_TORTURE_ROUNDS=500 $(BIN)/python -m pytest -m torture $(ARGS)
 
 # The environment is made once, and brought up to date when pyproject.toml says something new.
 $(VENV)/run.stamp: pyproject.toml | python
@@ -51,7 +51,7 @@ python:
 	  echo 'the venv module of $(PYTHON) is missing; on Debian: apt-get install python3-venv' >&2; exit 1; }
 
 # Tools that some tests use, as PROGRAM:PACKAGE. Root has them installed; others are told.
-TEST_TOOLS := faketime:faketime unshare:util-linux busybox:busybox
+TEST_TOOLS := faketime:faketime unshare:util-linux busybox:busybox strace:strace
 test-tools:
 	@missing=; for tool in $(TEST_TOOLS); do \
 	  command -v $${tool%%:*} >/dev/null 2>&1 || missing="$$missing $${tool##*:}"; done; \

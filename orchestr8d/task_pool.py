@@ -20,6 +20,8 @@ from orchestr8d.task_runners import Limits, Run, Runner, Stop, Why
 # goes back to the queue: else it would be claimed again at once.
 STORE_PAUSE = 1.0
 SHORTAGE_PAUSE = 1.0
+# How often an outcome is tried to be stored when the daemon stops: after that it is the next one's to settle.
+LAST_TRIES = 3
 
 
 class Finishes(Protocol):
@@ -110,7 +112,7 @@ class TaskPool:
         active.coroutine.add_done_callback(lambda done: self._gone(active, done))
 
     async def stop(self) -> None:
-        """Ends every attempt as interrupted; returns when their processes are gone and it is stored."""
+        """Ends every attempt as interrupted; returns when their processes are gone and it is stored, if it can be."""
         self._stopping = "interrupted"
         while not self.claimed.empty():
             self.start(self.claimed.get_nowait())
@@ -150,7 +152,8 @@ class TaskPool:
         if outcome.status == "interrupted" and active.stop.why is None and not adopted:
             await asyncio.sleep(SHORTAGE_PAUSE)
         active.ended = True
-        while True:
+        tries = 0
+        while self._stopping is None or tries < LAST_TRIES:
             try:
                 await self._store.finish(claim.task.id, claim.attempt.id, self._executor_id, outcome)
                 return
@@ -161,6 +164,7 @@ class TaskPool:
                 # It has run and shall not run again: the outcome is kept until it can be written.
                 structlog.get_logger().warning("cannot store an outcome", reason=problem.detail, task_id=claim.task.id)
                 await asyncio.sleep(STORE_PAUSE)
+                tries += self._stopping is not None
 
     async def _outcome(self, active: Active, adopted: bool) -> Outcome:
         claim = active.claim

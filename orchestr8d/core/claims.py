@@ -51,16 +51,22 @@ def open_at(queue: Queue, recent: Sequence[int]) -> int | None:
 
 
 def choose(candidates: Sequence[Task], free: int, key_free: Mapping[str, int]) -> list[Task]:
-    """The first `free` by rank, with no key beyond what it has free. `candidates` respect their queue's capacity."""
-    left = dict(key_free)
+    """The first `free` by rank, with no key beyond what it has free. `candidates` respect their queue's capacity.
+
+    It ends early at one whose key has just been used up: behind it in its queue may be some that are no candidates yet
+    and come before the rest. Once the window over the key has moved, another choice finds them.
+    """
+    left = {key: n for key, n in key_free.items() if n > 0}
     chosen: list[Task] = []
     for task in sorted(candidates, key=lambda t: (t.rank, t.seq)):
         if len(chosen) == free:
             break
         key = task.concurrency_key
         if key is not None:
-            if left.get(key, 1) <= 0:
+            if key not in left:
                 continue
-            left[key] = left.get(key, 1) - 1
+            if left[key] == 0:
+                break
+            left[key] -= 1
         chosen.append(task)
     return chosen

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from orchestr8d.clock import Clock
@@ -50,6 +52,8 @@ async def supervise(processes: Processes, clock: Clock, child: Child, rules: Rul
     """
     try:
         reason = await _watch(processes, clock, child, rules, stop)
+        if reason == "interrupted":
+            _note_interruption(child.files)
         result = await (processes.settle(child) if reason == "exit" else processes.end(child, rules.grace))
     except Exception:
         await processes.end(child, rules.grace)
@@ -68,16 +72,27 @@ async def supervise(processes: Processes, clock: Clock, child: Child, rules: Rul
 def left_behind(files: Files, rules: Rules, boot: str) -> Ended:
     """The same for a child that ended while no daemon ran, from its files alone. `boot` names the present one.
 
-    A child of an earlier boot that a signal ended was ended by the shutdown: nobody says how it would have
-    ended.
+    One that a signal ended in an earlier boot, or that a daemon was about to end when it was itself, was ended by the
+    shutdown: nobody says how it would have ended.
     """
     status = recorded(files)
-    if status is not None and signal_of(status) and boot_of(files) != boot:
+    if status is not None and signal_of(status) and (boot_of(files) != boot or _interruption(files).exists()):
         status = None
     over = status is not None and max(_sizes(files)) > rules.output_bytes
     if over:
         _cut(files, rules.output_bytes)
     return Ended("output_limit" if over else "exit", status, None, sum(_sizes(files)))
+
+
+def _interruption(files: Files) -> Path:
+    """The file that tells that the child was to be ended by the daemon's doing."""
+    return files.directory / "interrupted"
+
+
+def _note_interruption(files: Files) -> None:
+    # For the next daemon, should this one not live to store it. A shortage is no reason not to go on.
+    with contextlib.suppress(OSError):
+        _interruption(files).touch(0o600)
 
 
 def verdict(ended: Ended, rules: Rules) -> Outcome | None:

@@ -8,12 +8,14 @@ from __future__ import annotations
 import contextlib
 import http.client
 import os
+import resource
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import msgspec
 
+from orchestr8d.clock import SystemClock
 from orchestr8d.core.ids import uuid7
 from orchestr8d.processes.shim import Launch, start
 from orchestr8d.task_runners import attempt_dir
@@ -73,13 +75,14 @@ def from_submit(daemon: Daemon, pipe: Pipe) -> Callable[[], float]:
 
 def from_spawn(directory: Path, pipe: Pipe) -> Callable[[], float]:
     """Seconds from the spawn's begin to the child's first byte, by the shim alone."""
+    descriptors, boot = resource.getrlimit(resource.RLIMIT_NOFILE)[0], SystemClock().boot()
 
     def measure() -> float:
         attempt_id = uuid7(int(time.time() * 1000))
         launch = Launch(attempt_id, pipe.command, "/", os.environ, attempt_dir(directory, attempt_id))
         time.sleep(REST)
         started = time.perf_counter()
-        pid = start(launch, 1)
+        pid = start(launch, 1, descriptors, boot)
         seconds = pipe.wait() - started
         os.waitpid(pid, 0)
         return seconds

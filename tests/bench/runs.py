@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
-import http.client
 import os
 import shutil
 import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
-
-import msgspec
 
 from tests.bench import bare
 from tests.bench.lines import Line, in_turns, median
@@ -27,11 +23,7 @@ def running(daemon: Daemon, runs: int) -> Callable[[], float]:
 
     def measure() -> float:
         call(daemon, "POST", f"/api/v1/queues/{QUEUE}/pause")
-        ids: list[str] = []
-        while len(ids) < runs:
-            tasks = [{"command": [TRUE], "cwd": "/", "options": {"queue": QUEUE}}] * min(1000, runs - len(ids))
-            answer = call(daemon, "POST", "/api/v1/tasks:batch", {"tasks": tasks})
-            ids += [task["task_id"] for task in answer["tasks"]]
+        ids = _submit(daemon, runs)
         started = time.perf_counter()
         call(daemon, "POST", f"/api/v1/queues/{QUEUE}/resume")
         _wait(daemon, ids)
@@ -40,22 +32,24 @@ def running(daemon: Daemon, runs: int) -> Callable[[], float]:
     return measure
 
 
-def one_by_one(daemon: Daemon, runs: int) -> Callable[[], float]:
-    """Tasks a second, from the first of as many submits to the last stored result."""
+def from_submits(daemon: Daemon, runs: int) -> Callable[[], float]:
+    """Tasks a second, from the first submit to the last stored result."""
 
     def measure() -> float:
-        body = msgspec.json.encode({"command": [TRUE], "cwd": "/", "options": {"queue": QUEUE}})
-        headers = {"Authorization": f"Bearer {daemon.token}", "Content-Type": "application/json"}
-        with contextlib.closing(http.client.HTTPConnection("127.0.0.1", daemon.port)) as connection:
-            started = time.perf_counter()
-            ids = []
-            for _ in range(runs):
-                connection.request("POST", "/api/v1/tasks", body, headers)
-                ids.append(msgspec.json.decode(connection.getresponse().read())["task_id"])
-            _wait(daemon, ids)
-            return runs / (time.perf_counter() - started)
+        started = time.perf_counter()
+        _wait(daemon, _submit(daemon, runs))
+        return runs / (time.perf_counter() - started)
 
     return measure
+
+
+def _submit(daemon: Daemon, count: int) -> list[str]:
+    task = {"command": [TRUE], "cwd": "/", "options": {"queue": QUEUE}}
+    ids: list[str] = []
+    while len(ids) < count:
+        answer = call(daemon, "POST", "/api/v1/tasks:batch", {"tasks": [task] * min(1000, count - len(ids))})
+        ids += [one["task_id"] for one in answer["tasks"]]
+    return ids
 
 
 def _wait(daemon: Daemon, ids: list[str]) -> None:
@@ -67,9 +61,7 @@ def _wait(daemon: Daemon, ids: list[str]) -> None:
 
 def bare_runs(setting: Setting, runs: int) -> float:
     directory = setting.directory("bare")
-    rate = helper("bare", bare.Plan(str(directory), [TRUE], runs, SLOTS), float)
-    shutil.rmtree(directory)
-    return rate
+    return helper("bare", bare.Plan(str(directory), [TRUE], runs, SLOTS), float)
 
 
 def run(setting: Setting) -> list[Line]:
@@ -83,7 +75,7 @@ def run(setting: Setting) -> list[Line]:
 
 
 def spooler(setting: Setting) -> list[Line]:
-    what = "  the same, submitted one by one meanwhile"
+    what = "  the same, from the first submit on"
     program = shutil.which("tsp")
     if program is None:
         return [Line(what, 0, "/s", note="not measured: task-spooler is not installed (Debian package task-spooler)")]
@@ -91,7 +83,7 @@ def spooler(setting: Setting) -> list[Line]:
     with setting.daemon() as daemon:
         ours, reference = in_turns(
             setting.size.rounds,
-            one_by_one(daemon, count),
+            from_submits(daemon, count),
             lambda: _Spooler(program, setting.directory("tsp")).measure(count),
         )
     return [Line(what, median(ours), "/s", median(reference), "task-spooler", 1.0)]

@@ -28,5 +28,5 @@ def _with_noop(services: Services, extra_routes: Sequence[Route] = ()) -> web.Ap
 
 
 if __name__ == "__main__":
-    daemon.create_app = _with_noop
+    daemon.create_app = _with_noop  # type: ignore[attr-defined]  # imported there, and called by that name
     cli.main()

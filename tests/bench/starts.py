@@ -50,7 +50,6 @@ def restart(setting: Setting) -> list[Line]:
         other.start()
         ready = time.perf_counter() - started
         other.stop()
-        shutil.rmtree(fresh)
         return ready
 
     ours, reference = in_turns(size.rounds, full, empty)
@@ -66,7 +65,6 @@ def restart(setting: Setting) -> list[Line]:
         lines += _searches(daemon, size.rounds * 3)
     finally:
         daemon.stop(60)
-        shutil.rmtree(state)
     return lines
 
 
@@ -156,4 +154,3 @@ def _serve(setting: Setting, program: Sequence[str], env: Mapping[str, str]) -> 
         os.close(read)
         process.terminate()
         process.wait(20)
-        shutil.rmtree(state)

@@ -92,6 +92,11 @@ class Submitter(threading.Thread):
             options |= {"max_retries": 2, "retry_backoff": {"kind": "fixed", "base": 0.1, "jitter": True}}
         if key is not None:
             options["concurrency_key"] = key
+        elif draw.random() < 0.15:
+            key = f"unique{draw.randrange(2)}"
+            options |= {"unique_key": key, "on_conflict": "replace"}
+        if draw.random() < 0.1:
+            options["check"] = ["sleep", "0.05"]
         if draw.random() < 0.2:
             options["queue"] = "narrow"
         if draw.random() < 0.2 and self.memory.acknowledged:

@@ -15,7 +15,7 @@ import pytest
 from tests.daemon import Daemon
 from tests.torture.journal import Journal, left_alive
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.torture]
 
 
 @pytest.fixture
@@ -147,6 +147,31 @@ def test_shim_killed_meanwhile(make_daemon: Callable[..., Daemon], journal: Jour
     assert [a["status"] for a in done["attempts"]] == ["interrupted", "completed"]
     assert (done["status"], done["retry_count"]) == ("completed", 0)
     assert journal.starts("shimless")[0] == attempt
+
+
+def test_stopped_in_a_hurry(make_daemon: Callable[..., Daemon], journal: Journal) -> None:
+    """A second SIGTERM while children end: what they make of the first one is the daemon's doing, not theirs."""
+    daemon = make_daemon('[executor]\nchildren = "stop"\ngrace = "30s"\n').start()
+    flag, trap = (
+        journal.directory / "flag",
+        "trap 'sleep 1; exit 143' TERM; echo >>{}; until [ -e {} ]; do sleep 0.05; done",
+    )
+    started = journal.directory / "started"
+    task = daemon.submit("sh", "-c", trap.format(started, flag))
+    until(started.exists)
+    attempt = attempt_of(daemon, task)
+    os.kill(daemon.pid, signal.SIGTERM)
+    until(lambda: '"event":"stopping"' in daemon.tail())
+    time.sleep(0.2)
+    began = time.monotonic()
+    assert daemon.stop() == 0
+    assert time.monotonic() - began < 5
+    until(lambda: not left_alive([attempt]))
+    daemon.start()
+    until(lambda: started.read_text().count("\n") == 2)
+    flag.touch()
+    done = daemon.wait(task)
+    assert [a["status"] for a in done["attempts"]] == ["interrupted", "completed"]
 
 
 def test_everything_is_gone(make_daemon: Callable[..., Daemon], journal: Journal) -> None:

@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -16,7 +15,7 @@ from tests.daemon import Daemon
 from tests.torture.audit import Records, wait_all_final
 from tests.torture.journal import Journal, doubled, left_alive
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.torture]
 CONFIG = "[executor]\nconcurrency = 16\n"
 
 
@@ -36,7 +35,7 @@ def cpu_seconds(daemon: Daemon) -> float:
 
 @contextmanager
 def crowd(daemon: Daemon, size: int) -> Iterator[list[socket.socket]]:
-    """Connections that say nothing; those that the daemon closes are made again once."""
+    """Connections that say nothing."""
     sockets: list[socket.socket] = []
     try:
         for _ in range(size):
@@ -49,14 +48,6 @@ def crowd(daemon: Daemon, size: int) -> Iterator[list[socket.socket]]:
     finally:
         for connection in sockets:
             connection.close()
-
-
-def request(daemon: Daemon, *args: Any, **more: Any) -> tuple[int, Any] | None:
-    """None when the daemon had no descriptor for us."""
-    try:
-        return daemon.request(*args, **more, timeout=2)
-    except OSError:
-        return None
 
 
 def check_runs(daemon: Daemon, journal: Journal, labels: list[str]) -> Records:
@@ -128,9 +119,13 @@ def wait_all_final_patiently(daemon: Daemon) -> None:
     """As wait_all_final, by a client that may be turned away meanwhile."""
     end = time.monotonic() + 60
     path = "/api/v1/tasks?status=pending,queued,running,retrying&limit=1"
-    while (got := request(daemon, "GET", path)) is None or got[0] != 200 or got[1]["tasks"]:
+    while True:
         assert time.monotonic() < end, daemon.tail()
         assert daemon.process is not None and daemon.process.poll() is None, daemon.tail()
+        with suppress(OSError):
+            status, answer = daemon.request("GET", path, timeout=2)
+            if status == 200 and not answer["tasks"]:
+                return
         time.sleep(0.1)
 
 

@@ -20,7 +20,7 @@ from tests.daemon import Daemon
 from tests.torture.audit import Records, wait_all_final
 from tests.torture.journal import Journal
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.torture]
 MB = 1 << 20
 # Holds a small file system in a mount namespace of its own: no privilege is needed for that, and it goes with it.
 HOLD = 'mount -t tmpfs -o size=24m tmpfs "$1" && echo mounted && exec cat'
@@ -100,7 +100,7 @@ def refused(daemon: Daemon, body: dict[str, Any]) -> bool:
 
 
 def daemon_on(make_daemon: Callable[..., Daemon], disk: Disk, min_free: int) -> Daemon:
-    config = f'[store]\nmin_free_disk = {min_free}\n[executor]\nconcurrency = 6\n[queues.held]\npaused = true\n'
+    config = f"[store]\nmin_free_disk = {min_free}\n[executor]\nconcurrency = 6\n[queues.held]\npaused = true\n"
     # Its log stays where there is room.
     daemon = make_daemon(config, wrap=disk.enter, env={"ORCHESTR8D_STATE": str(disk.inside / "state")})
     daemon.state = disk.outside / "state"
@@ -179,9 +179,7 @@ def test_killed_on_a_full_disk(disk: Disk, make_daemon: Callable[..., Daemon], t
     daemon = daemon_on(make_daemon, disk, 0).start()
     journal, filler = Journal(tmp_path / "journal"), Filler(disk.outside)
     flag = tmp_path / "flag"
-    tasks = [
-        daemon.submit(*journal.command(f"t{i}", "until", str(flag)), options={"title": f"t{i}"}) for i in range(6)
-    ]
+    tasks = [daemon.submit(*journal.command(f"t{i}", "until", str(flag)), options={"title": f"t{i}"}) for i in range(6)]
     while not all(journal.starts(f"t{i}") for i in range(6)):
         time.sleep(0.01)
     for i in range(400):
@@ -219,9 +217,7 @@ def test_little_space(disk: Disk, make_daemon: Callable[..., Daemon], tmp_path: 
     daemon = daemon_on(make_daemon, disk, 8 * MB).start()
     journal, filler = Journal(tmp_path / "journal"), Filler(disk.outside)
     flag = tmp_path / "flag"
-    tasks = [
-        daemon.submit(*journal.command(f"t{i}", "until", str(flag)), options={"title": f"t{i}"}) for i in range(9)
-    ]
+    tasks = [daemon.submit(*journal.command(f"t{i}", "until", str(flag)), options={"title": f"t{i}"}) for i in range(9)]
     while sum(len(journal.starts(f"t{i}")) for i in range(9)) < 6:
         time.sleep(0.01)
     filler.fill(leave=6 * MB)
@@ -241,3 +237,28 @@ def test_little_space(disk: Disk, make_daemon: Callable[..., Daemon], tmp_path: 
         assert daemon.wait(task)["status"] == "completed"
     assert daemon.wait(daemon.submit("true"))["status"] == "completed"
     assert all(len(journal.starts(f"t{i}")) == (i < 8) for i in range(9))
+
+
+def test_stopped_on_a_full_disk(disk: Disk, make_daemon: Callable[..., Daemon], tmp_path: Path) -> None:
+    """It ends in time also when it has to end children and cannot store that; they run again at no cost."""
+    daemon = daemon_on(make_daemon, disk, 0)
+    daemon.env |= {"ORCHESTR8D_EXECUTOR__CHILDREN": "stop", "ORCHESTR8D_EXECUTOR__GRACE": "1s"}
+    daemon.start()
+    journal, filler, flag = Journal(tmp_path / "journal"), Filler(disk.outside), tmp_path / "flag"
+    task = daemon.submit(*journal.command("t", "until", str(flag)), options={"title": "t"})
+    while not journal.starts("t"):
+        time.sleep(0.01)
+    for _ in range(400):
+        filler.fill()
+        if refused(daemon, {"command": ["true"], "options": {"queue": "held", "metadata": {"ballast": "x" * 50_000}}}):
+            break
+    filler.fill()
+    began = time.monotonic()
+    assert daemon.stop() == 0, daemon.tail()
+    assert time.monotonic() - began < 10
+    filler.give_back()
+    daemon.start()
+    flag.touch()
+    done = daemon.wait(task)
+    assert (done["status"], done["retry_count"]) == ("completed", 0)
+    assert [a["status"] for a in done["attempts"]] == ["interrupted", "completed"]

@@ -14,8 +14,8 @@ from orchestr8d.processes import Files, Launch, Processes, recorded, table
 from orchestr8d.processes.table import Proc
 from tests.torture.journal import left_alive
 
-pytestmark = pytest.mark.slow
-SCRIPT = 'until [ -e flag ]; do sleep 0.01; done; setsid sleep 300 & (setsid sleep 300 &); exit 0'
+pytestmark = [pytest.mark.slow, pytest.mark.torture]
+SCRIPT = "until [ -e flag ]; do sleep 0.01; done; setsid sleep 300 & (setsid sleep 300 &); exit 0"
 
 
 class Look:

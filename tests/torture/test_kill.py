@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import signal
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -56,12 +57,18 @@ def test_stopped_under_load(make_daemon: Callable[..., Daemon], tmp_path: Path, 
     daemon.env["ORCHESTR8D_EXECUTOR__CHILDREN"] = children
     daemon.start()
     with Load(daemon.state, journal, SEED + 1) as load:
-        for _ in range(rounds):
+        for number in range(rounds):
             time.sleep(chance.uniform(0.02, 0.9))
-            started = time.monotonic()
-            assert daemon.stop() == 0, daemon.tail()
-            took = time.monotonic() - started
-            assert took < 5, f"a stop took {took:.1f} s: {daemon.tail()}"
+            if number % 3 == 2:
+                # It does not live to finish it.
+                os.kill(daemon.pid, signal.SIGTERM)
+                time.sleep(chance.uniform(0, 0.05))
+                daemon.kill()
+            else:
+                started = time.monotonic()
+                assert daemon.stop() == 0, daemon.tail()
+                took = time.monotonic() - started
+                assert took < 5, f"a stop took {took:.1f} s: {daemon.tail()}"
             daemon.start()
         memory = load.stop()
     settle(daemon)

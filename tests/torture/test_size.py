@@ -12,7 +12,7 @@ import pytest
 
 from tests.daemon import Daemon
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.torture]
 MB = 1 << 20
 # What the daemon may need more for something large, in bytes: far less than it is large.
 ROOM = 30 * MB

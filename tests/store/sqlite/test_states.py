@@ -19,12 +19,11 @@ ALL = sorted(TRANSITIONS)
 MARKS = ", ".join("?" * len(Task.__struct_fields__))
 
 
-def row(status: str, **more: Any) -> Task:
+def row(state: str, **more: Any) -> Task:
     """A task as it is in a state."""
-    made = admission.admit(new(), admission.Facts(), f"id-{status}", 1, 1000)
+    made = admission.admit(new(), admission.Facts(), f"id-{state}", 1, 1000)
     assert isinstance(made, admission.Admitted)
-    task = msgspec.structs.replace(made.task, status=status, **needed(status))
-    return msgspec.structs.replace(task, **more)
+    return msgspec.structs.replace(made.task, **{"status": state, **needed(state), **more})
 
 
 def needed(status: str) -> dict[str, Any]:

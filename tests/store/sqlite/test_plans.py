@@ -1,0 +1,197 @@
+"""Every statement of the hot paths goes by the index that was made for it, also when very much waits."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from orchestr8d.clock import FakeClock
+from orchestr8d.core.model import Queue
+from orchestr8d.store import EventFilter, Retention, TaskFilter
+from orchestr8d.store.sqlite import reads, running, upkeep
+from orchestr8d.store.sqlite.follow import Follower
+from orchestr8d.store.sqlite.schema import connect, migrate
+from orchestr8d.store.sqlite.transaction import TASK_COLUMNS, Tx
+from tests.store.sqlite.conftest import statements
+
+NOW = FakeClock().now()
+WAITING = 100_000
+# (queue, status, hold, key, queued_at or None, wake_at, deadline_at), and how many of them.
+ROWS: list[tuple[tuple[Any, ...], int]] = [
+    (("paused", "queued", None, None, 1, None, None), WAITING // 2),
+    (("default", "queued", "concurrency_key", "held", 1, None, None), WAITING // 2),
+    (("default", "queued", None, "held", 1, None, None), 1),
+    (("default", "queued", None, None, 1, None, 2 * NOW), 50),
+    (("default", "pending", None, None, None, 2 * NOW, None), 500),
+    (("default", "running", None, "busy", 1, None, None), 10),
+    (("default", "completed", None, "held", 1, None, None), WAITING // 2),
+]
+
+
+@pytest.fixture(scope="module")
+def db(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A store in which 100,000 tasks wait for what does not come."""
+    made = connect(tmp_path_factory.mktemp("plans") / "store.db")
+    migrate(made)
+    made.execute("PRAGMA synchronous = OFF")
+    made.execute("BEGIN")
+    seq = 0
+    for (queue, status, hold, key, queued_at, wake_at, deadline_at), count in ROWS:
+        values = {
+            "kind": "command", "status": status, "hold": hold, "queue": queue, "priority": 0, "user_id": "local",
+            "concurrency_key": key, "attempt": 0, "retry_count": 0, "blockers": 0, "paused": 0, "wake_at": wake_at,
+            "wake_is_delay": 0, "deadline_at": deadline_at, "created_at": 1, "updated_at": 1, "queued_at": queued_at,
+            "started_at": 1, "completed_at": 1 if status == "completed" else None,
+            "executor_id": "x", "spec": '{"command":["true"]}',
+        }  # fmt: skip
+        names = [*values, "seq", "id", "rank"]
+        made.executemany(
+            f"INSERT INTO tasks ({', '.join(names)}) VALUES ({', '.join('?' * len(names))})",
+            [(*values.values(), n, f"{n:032x}", n) for n in range(seq + 1, seq + count + 1)],
+        )
+        seq += count
+    made.execute(f"INSERT INTO queues (name, paused, depth) VALUES ('paused', 1, {WAITING // 2}), ('default', 0, 1)")
+    made.execute("INSERT INTO queues (name, rate) VALUES ('rated', '5/m')")
+    made.executemany("INSERT INTO events (type, at, task_id, data) VALUES ('t', 1, ?, '{}')", [("a",)] * 1000)
+    made.execute("COMMIT")
+    yield made
+    made.close()
+
+
+def plans(db: sqlite3.Connection, work: Callable[[], object]) -> list[str]:
+    """How SQLite goes about each statement that `work` runs."""
+    seen = statements(db)
+    try:
+        work()
+    finally:
+        db.set_trace_callback(None)
+    found = []
+    for statement in seen:
+        if statement.startswith(("SELECT", "WITH", "UPDATE", "DELETE", "INSERT")):
+            found += [row[3] for row in db.execute(f"EXPLAIN QUERY PLAN {statement}")]
+    return found
+
+
+def scans(steps: list[str]) -> list[str]:
+    """Walks over the whole of a big table or index, and sorting of what was found."""
+    big = ("SCAN tasks", "SCAN t", "SCAN events", "SCAN attempts", "SCAN idempotency", "USE TEMP B-TREE FOR ORDER BY")
+    # These hold what runs now, and nothing else.
+    small = ("tasks_busy", "attempts_running")
+    return [step for step in steps if step.startswith(big) and not step.endswith(small)]
+
+
+def tx(db: sqlite3.Connection, now: int = NOW) -> Tx:
+    return Tx(db, now, Follower())
+
+
+def test_a_claim(db: sqlite3.Connection) -> None:
+    db.execute("BEGIN")
+    try:
+        steps = plans(db, lambda: running.claim(tx(db), Follower(), "x", 8))
+        claimed = db.execute("SELECT count(*) FROM tasks WHERE executor_id = 'x' AND attempt = 1").fetchone()[0]
+    finally:
+        db.execute("ROLLBACK")
+    assert claimed == 8
+    assert scans(steps) == []
+    assert any("USING INDEX tasks_claim (queue=?)" in step for step in steps)
+    assert any("USING INDEX tasks_key_busy (concurrency_key=?)" in step for step in steps)
+
+
+def test_the_window_over_a_key(db: sqlite3.Connection) -> None:
+    db.execute("BEGIN")
+    try:
+        follower = Follower()
+        follower.per_key = 3
+        steps = plans(db, lambda: follower._window(tx(db), "held"))
+        opened = db.execute("SELECT count(*) FROM tasks WHERE concurrency_key = 'held' AND hold IS NULL").fetchone()
+    finally:
+        db.execute("ROLLBACK")
+    assert opened == (3 + WAITING // 2,)
+    assert scans(steps) == []
+    assert any("tasks_key (concurrency_key=? AND queue=?)" in step for step in steps)
+    assert any("tasks_key_open (concurrency_key=?)" in step for step in steps)
+
+
+def test_what_is_due(db: sqlite3.Connection) -> None:
+    db.execute("BEGIN")
+    try:
+        steps = plans(db, lambda: running.move_due(tx(db, 3 * NOW), Follower()))
+        moved = db.execute("SELECT count(*) FROM tasks WHERE status = 'failed'").fetchone()[0]
+    finally:
+        db.execute("ROLLBACK")
+    assert moved == 50
+    assert scans(steps) == []
+    assert any("tasks_deadline (deadline_at>? AND deadline_at<?)" in step for step in steps)
+    assert any("tasks_wake (wake_at>? AND wake_at<?)" in step for step in steps)
+
+
+def test_what_is_due_next(db: sqlite3.Connection) -> None:
+    steps = plans(db, lambda: running.next_due(tx(db)))
+    # The smallest of an index is its first entry: no walk, though SQLite calls it a search or a scan of the index.
+    assert [s for s in scans(steps) if "INDEX tasks_deadline" not in s] == []
+    assert any("tasks_wake" in step for step in steps)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "index"),
+    [
+        (TaskFilter(), "SCAN t"),
+        (TaskFilter(status=("queued",)), "tasks_status (status=?"),
+        (TaskFilter(status=("queued", "running", "failed")), "tasks_status (status=?"),
+        (TaskFilter(queue="paused"), "tasks_queue (queue=?"),
+        (TaskFilter(user_id="ann"), "tasks_user (user_id=?"),
+        (TaskFilter(agent="a"), "tasks_agent (agent=?"),
+        (TaskFilter(workflow_id="w"), "tasks_workflow (workflow_id=?"),
+        (TaskFilter(schedule_id="s"), "tasks_schedule (schedule_id=?"),
+        (TaskFilter(tags=("t", "u")), "g USING PRIMARY KEY (tag=?"),
+        (TaskFilter(q="word"), "f VIRTUAL TABLE INDEX"),
+    ],
+    ids=lambda value: str(value),
+)  # fmt: skip
+@pytest.mark.parametrize("before", [None, 1000])
+def test_lists(db: sqlite3.Connection, wanted: TaskFilter, index: str, before: int | None) -> None:
+    steps = plans(db, lambda: reads._page(db, wanted, (wanted.status or (None,))[0], 50, before))
+    if wanted == TaskFilter():
+        # From the newest on, by the number of the row itself.
+        assert steps == ["SCAN t" if before is None else "SEARCH t USING INTEGER PRIMARY KEY (rowid<?)"]
+    else:
+        assert any(index in step for step in steps), steps
+        assert scans(steps) == []
+
+
+def test_single_tasks(db: sqlite3.Connection) -> None:
+    for work in (
+        lambda: reads.find(db, "x"), lambda: reads.attempts(db, "x"), lambda: reads.statuses(db, ["x", "y"]),
+        lambda: reads.tasks(db, "unique_key = ? AND completed_at IS NULL", "k"), lambda: upkeep.running(db),
+        lambda: db.execute("SELECT task_id, kind FROM task_deps WHERE depends_on = ?", ("x",)).fetchall(),
+        lambda: db.execute("DELETE FROM task_deps WHERE task_id = ?", ("x",)),
+    ):  # fmt: skip
+        steps = plans(db, work)
+        assert steps
+        assert scans(steps) == []
+
+
+def test_the_log(db: sqlite3.Connection) -> None:
+    assert scans(plans(db, lambda: reads.events(db, EventFilter(), 5, 10))) == []
+    steps = plans(db, lambda: reads.events(db, EventFilter(task_id="a"), 5, 10))
+    assert any("events_task (task_id=? AND id>? AND id<?)" in step for step in steps)
+
+
+def test_retention(db: sqlite3.Connection) -> None:
+    kept = Retention({"completed": 1.0, "failed": 1.0}, None)
+    steps = plans(db, lambda: upkeep.expired(db, kept, NOW))
+    assert any("tasks_status (status=?)" in step for step in steps)
+    assert scans(steps) == []
+
+
+def test_a_rate(db: sqlite3.Connection) -> None:
+    steps = plans(db, lambda: reads.queue_starts(db, Queue("rated", rate="5/m"), NOW))
+    assert steps == ["SEARCH queue_starts USING PRIMARY KEY (queue=? AND at>? AND at<?)"]
+
+
+def test_columns_are_the_fields(db: sqlite3.Connection) -> None:
+    columns = [row[1] for row in db.execute("PRAGMA table_info(tasks)")]
+    assert ", ".join(columns) == TASK_COLUMNS
