@@ -67,6 +67,7 @@ class TaskPool:
         self._on_free = on_free
         self._by_task: dict[str, Active] = {}
         self._by_attempt: dict[str, Active] = {}
+        self._cancelled_early: set[str] = set()
         self._stopping: Why | None = None
         self.claimed: asyncio.Queue[Claim] = asyncio.Queue()
 
@@ -88,8 +89,13 @@ class TaskPool:
             active.stop.ask("cancelled")
 
     def cancel_all(self, task_ids: Iterable[str]) -> None:
+        """Ends the attempts of running tasks (an observer of cancels). A claim may be on its way here still: a cancel
+        can be committed together with it."""
         for task_id in task_ids:
-            self.cancel(task_id)
+            if task_id in self._by_task:
+                self.cancel(task_id)
+            else:
+                self._cancelled_early.add(task_id)
 
     def attempt_task(self, attempt_id: str) -> str | None:
         active = self._by_attempt.get(attempt_id)
@@ -103,7 +109,9 @@ class TaskPool:
     def start(self, claim: Claim, *, adopted: bool = False) -> None:
         """Runs an attempt, or goes on with one that an earlier daemon started."""
         active = Active(claim, Stop())
-        if claim.task.cancel_requested_at is not None:
+        early = claim.task.id in self._cancelled_early
+        self._cancelled_early.discard(claim.task.id)
+        if early or claim.task.cancel_requested_at is not None:
             active.stop.ask("cancelled")
         elif self._stopping is not None:
             active.stop.ask(self._stopping)

@@ -11,6 +11,7 @@ from hashlib import blake2b
 from pathlib import Path
 
 from orchestr8d.processes.program import NotFound, check_directory, resolve
+from orchestr8d.processes.spawn import spawn
 
 # In the environment of each process of an attempt, unless a process drops it.
 MARKER = "ORCHESTR8_ATTEMPT_ID"
@@ -116,19 +117,17 @@ def start(launch: Launch, tag: int, descriptors: int, boot: str) -> int:
     out = os.O_WRONLY | os.O_CREAT | os.O_APPEND
     stdin = "/dev/null" if launch.stdin is None else files.stdin
     try:
-        return os.posix_spawn(
+        return spawn(
             SHELL,
             ["sh", "-c", SHIM, name, str(tag), files.exit, launch.cwd, str(descriptors), program, *launch.argv[1:]],
             env,
-            file_actions=[
-                (os.POSIX_SPAWN_OPEN, 0, stdin, os.O_RDONLY, 0),
-                (os.POSIX_SPAWN_OPEN, 1, files.stdout, out, 0o600),
-                (os.POSIX_SPAWN_OPEN, 2, "/dev/null", os.O_WRONLY, 0),
-                (os.POSIX_SPAWN_OPEN, 3, files.stderr, out, 0o600),
+            [
+                (0, stdin, os.O_RDONLY, 0),
+                (1, files.stdout, out, 0o600),
+                (2, "/dev/null", os.O_WRONLY, 0),
+                (3, files.stderr, out, 0o600),
             ],
-            setsid=True,
-            setsigmask=[],
-            setsigdef=_DEFAULTS,
+            _DEFAULTS,
         )
     except OSError as e:
         if e.errno == errno.E2BIG:

@@ -61,11 +61,13 @@ def _figure(value: float) -> str:
 
 
 def in_turns(rounds: int, *sides: Callable[[], T]) -> list[list[T]]:
-    """The results of each side, of `rounds` rounds A B A B …: what disturbs the machine meets all sides alike."""
+    """The results of each side, of `rounds` rounds A B, B A, A B …: what disturbs the machine meets all sides alike."""
     results: list[list[T]] = [[] for _ in sides]
+    turn = list(zip(sides, results, strict=True))
     for _ in range(rounds):
-        for measure, result in zip(sides, results, strict=True):
+        for measure, result in turn:
             result.append(measure())
+        turn.reverse()
     return results
 
 

@@ -265,3 +265,13 @@ async def test_the_first_of_a_key_goes_away(hand: Hand, clock: FakeClock, leave:
         await hand.store.edit(first.id, to(concurrency_key="other", delay=60.0))
     (claim,) = await hand.claim()
     assert claim.task.id == second.id
+
+
+async def test_rank_holds_over_queues_when_a_key_passes_some_over(hand: Hand) -> None:
+    await hand.store.put_queue("q", {"limit": 1})
+    await hand.add("1", concurrency_key="k")
+    await hand.add("2", concurrency_key="k", queue="q")
+    await hand.add("3", queue="q")
+    await hand.add("4")
+    assert await hand.names(2) == ["1", "3"]
+    assert await hand.names() == ["4"]

@@ -13,7 +13,14 @@ import msgspec
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from orchestr8d.clock import FakeClock
 from orchestr8d.core import admission
@@ -30,6 +37,7 @@ queues = st.sampled_from(["a", "b", "c"])
 keys = st.sampled_from([None, None, "k", "l"])
 priorities = st.sampled_from([-2, 0, 0, 1, 5])
 seconds = st.sampled_from([1, 2, 5, 30, 900, 5000])
+outcomes = st.sampled_from(["completed", "exit", "exit", "output_limit", "interrupted", "cancelled"])
 pick = st.integers(0, 1_000_000)
 
 
@@ -179,7 +187,7 @@ class Life(RuleBasedStateMachine):
         self._claims |= {names[c.task.id]: c for c in claims}
 
     @precondition(lambda self: any(r.status == "running" for r in self._model.rows.values()))
-    @rule(number=pick, outcome=st.sampled_from(["completed", "exit", "exit", "output_limit", "interrupted", "cancelled"]))
+    @rule(number=pick, outcome=outcomes)
     def finish(self, number: int, outcome: str) -> None:
         row = self.one(number, "running")
         assert row is not None
@@ -243,5 +251,7 @@ class Life(RuleBasedStateMachine):
 @pytest.mark.slow
 @pytest.mark.parametrize("backend", sorted(BACKENDS))
 def test_random_lives(backend: str) -> None:
-    few = settings(max_examples=400, stateful_step_count=60, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    few = settings(
+        max_examples=60, stateful_step_count=50, deadline=None, database=None, suppress_health_check=list(HealthCheck)
+    )
     run_state_machine_as_test(lambda: Life(backend), settings=few)

@@ -17,6 +17,8 @@ from orchestr8d.store.sqlite.schema import connect, migrate
 from orchestr8d.store.sqlite.transaction import TASK_COLUMNS, Tx
 from tests.store.sqlite.conftest import statements
 
+pytestmark = pytest.mark.slow
+
 NOW = FakeClock().now()
 WAITING = 100_000
 # (queue, status, hold, key, queued_at or None, wake_at, deadline_at), and how many of them.

@@ -1,0 +1,187 @@
+"""From what a submit says to a task: the defaults, all faults with their paths, and patches."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+
+from orchestr8d.core import submit
+from orchestr8d.core.errors import Fault, Problem, did_you_mean, refuse
+from orchestr8d.core.ids import uuid7
+from orchestr8d.core.model import Backoff, NewTask, Spec
+from orchestr8d.core.submit import Policy, TaskIn, TaskPatch
+
+POLICY = Policy(max_retries=10, user_id="ann", home="/home/ann")
+
+
+def made(faults: list[Fault] | None = None, at: str = "", policy: Policy = POLICY, **body: Any) -> NewTask:
+    task = msgspec.convert({"command": ["true"], **body}, TaskIn)
+    found: list[Fault] = []
+    new = submit.new_task(task, policy, found, at)
+    if faults is None:
+        assert found == []
+        assert new is not None
+        return new
+    faults += found
+    assert new is None
+    return None  # type: ignore[return-value]
+
+
+def paths(at: str = "", policy: Policy = POLICY, **body: Any) -> list[str]:
+    faults: list[Fault] = []
+    made(faults, at, policy, **body)
+    return [fault.path for fault in faults]
+
+
+def patched(new: NewTask, **body: Any) -> NewTask:
+    return submit.patched(new, msgspec.convert(body, TaskPatch), POLICY)
+
+
+def test_the_defaults() -> None:
+    new = made()
+    assert new == NewTask(spec=Spec(command=["true"], cwd="/home/ann"), user_id="ann")
+    assert (new.kind, new.queue, new.priority, new.on_conflict) == ("command", "default", 0, "reject")
+    assert (new.spec.max_retries, new.spec.on_failure, new.spec.backoff) == (0, "retry", Backoff())
+
+
+def test_everything_that_can_be_said() -> None:
+    new = made(
+        cwd="/srv", env={"A": "1"}, stdin="in",
+        options={
+            "priority": "high", "timeout": "2h", "deadline": 60, "stall_timeout": "90s", "max_retries": 3,
+            "retry_backoff": {"kind": "linear", "base": "5s", "cap": "1h", "jitter": False}, "on_failure": "fail",
+            "delay": "1m", "unique_key": "u", "on_conflict": "replace", "concurrency_key": "c", "queue": "q",
+            "depends_on": ["a", "b", "a"], "allow_failed": True, "check": ["c"], "tags": ["x", "y", "x"],
+            "metadata": {"pr": 12}, "user_id": "bob", "title": "T",
+        },
+    )  # fmt: skip
+    assert new.spec == Spec(
+        command=["true"], cwd="/srv", env={"A": "1"}, stdin="in", title="T", timeout=7200.0, deadline=60.0,
+        stall_timeout=90.0, max_retries=3, backoff=Backoff("linear", 5.0, 3600.0, False), on_failure="fail",
+        depends_on=["a", "b"], allow_failed=True, check=["c"], tags=["x", "y"], metadata={"pr": 12},
+    )  # fmt: skip
+    assert (new.priority, new.delay, new.unique_key, new.on_conflict) == (10, 60.0, "u", "replace")
+    assert (new.concurrency_key, new.queue, new.user_id) == ("c", "q", "bob")
+
+
+@pytest.mark.parametrize(("word", "points"), [("critical", 20), ("high", 10), ("normal", 0), ("low", -10), (7, 7)])
+def test_priorities(word: str | int, points: int) -> None:
+    assert made(options={"priority": word}).priority == points
+
+
+def test_a_named_time() -> None:
+    assert made(options={"run_at": "2026-03-01T10:00:00+01:00"}).run_at == 1_772_355_600_000
+
+
+@pytest.mark.parametrize(
+    ("body", "path"),
+    [
+        ({"command": [""]}, "command[0]"),
+        ({"command": ["a", "b\0c"]}, "command[1]"),
+        ({"command": ["a", "x" * 131_072]}, "command[1]"),
+        ({"command": ["x" * 100_000] * 20}, "command"),
+        ({"cwd": "relative"}, "cwd"),
+        ({"cwd": "/a\0b"}, "cwd"),
+        ({"env": {"not a name": ""}}, "env.not a name"),
+        ({"env": {"1A": ""}}, "env.1A"),
+        ({"env": {"A": "x\0"}}, "env.A"),
+        ({"env": {"A": "x" * 131_072}}, "env.A"),
+        ({"options": {"check": [""]}}, "options.check[0]"),
+        ({"options": {"max_retries": 11}}, "options.max_retries"),
+        ({"options": {"run_at": "tomorrow"}}, "options.run_at"),
+        ({"options": {"run_at": "2026-03-01T09:00:00"}}, "options.run_at"),
+        ({"options": {"run_at": "2026-03-01T09:00:00Z", "delay": 1}}, "options.delay"),
+        ({"options": {"title": "a\0"}}, "options.title"),
+        ({"options": {"unique_key": "a\0"}}, "options.unique_key"),
+    ],
+    ids=lambda value: str(value)[:50],
+)
+def test_faults(body: dict[str, Any], path: str) -> None:
+    assert paths(**body) == [path]
+    assert paths("tasks[3].", **body) == [f"tasks[3].{path}"]
+
+
+def test_all_faults_at_once() -> None:
+    found = paths(command=["\0"], cwd="x", env={"-": "\0"}, options={"max_retries": 99, "run_at": "x"})
+    assert sorted(found) == ["command[0]", "cwd", "env.-", "env.-", "options.max_retries", "options.run_at"]
+
+
+def test_programs_may_be_limited() -> None:
+    policy = Policy(allow=("make", "/usr/bin/*"))
+    made(policy=policy, command=["make", "rm"])
+    made(policy=policy, command=["/usr/bin/env", "rm"])
+    faults: list[Fault] = []
+    made(faults, policy=policy, command=["rm"])
+    assert [(f.path, f.kind) for f in faults] == [("command[0]", "unprocessable")]
+
+
+# -- patches
+
+
+def test_a_patch_changes_what_it_names() -> None:
+    new = made(options={"timeout": 5, "tags": ["a"], "title": "T", "concurrency_key": "c"})
+    assert patched(new) == new
+    after = patched(new, command=["b"], env={"X": "1"}, priority=3, options={"timeout": None, "tags": [], "title": None})
+    assert after.spec == Spec(command=["b"], cwd="/home/ann", env={"X": "1"})
+    assert (after.priority, after.concurrency_key) == (3, "c")
+    assert patched(new, options={"concurrency_key": None, "queue": "q"}).concurrency_key is None
+    assert patched(new, options={"priority": "low"}).priority == -10
+    assert patched(new, options={"retry_backoff": "fixed"}).spec.backoff == Backoff("fixed")
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({}, (5, None)),
+        ({"run_at": "1970-01-01T00:00:01Z"}, (1000, None)),
+        ({"run_at": None}, (None, None)),
+        ({"delay": "10s"}, (None, 10.0)),
+        ({"delay": None}, (None, None)),
+        ({"run_at": None, "delay": 3}, (None, 3.0)),
+        ({"run_at": "1970-01-01T00:00:01Z", "delay": None}, (1000, None)),
+    ],
+)
+def test_a_patch_of_the_time(options: dict[str, Any], expected: tuple[int | None, float | None]) -> None:
+    new = msgspec.structs.replace(made(), run_at=5)
+    after = patched(new, options=options)
+    assert (after.run_at, after.delay) == expected
+
+
+def test_the_faults_of_a_patch() -> None:
+    body = {"command": [""], "cwd": "x", "env": {"-": ""}, "options": {"max_retries": 11, "run_at": "x", "check": [""]}}
+    with pytest.raises(Problem) as caught:
+        patched(made(), **body)
+    assert {f.path for f in caught.value.faults} == {
+        "command[0]", "cwd", "env.-", "options.max_retries", "options.run_at", "options.check[0]",
+    }  # fmt: skip
+
+
+# -- what a user is told
+
+
+def test_a_fault_of_the_input_wins_over_one_of_the_world() -> None:
+    faults = [Fault("a", "x", "unprocessable"), Fault("b", "y"), Fault("c", "z", "not-available")]
+    with pytest.raises(Problem) as caught:
+        refuse(faults)
+    assert (caught.value.kind, caught.value.status, caught.value.faults) == ("invalid", 400, tuple(faults))
+    assert caught.value.detail == "a: x (and 2 more)"
+    with pytest.raises(Problem) as caught:
+        refuse(faults[::2])
+    assert caught.value.status == 422
+    refuse([])
+
+
+def test_near_names() -> None:
+    assert did_you_mean("priorty", ["timeout", "priority"]) == " (did you mean 'priority'?)"
+    assert did_you_mean("zzz", ["timeout", "priority"]) == ""
+
+
+def test_ids_are_of_their_time_and_differ() -> None:
+    ids = [uuid7(1_772_355_600_000 + i // 100) for i in range(10_000)]
+    assert len(set(ids)) == len(ids)
+    assert {id_[:8] for id_ in ids} == {"019ca8a0"}
+    assert sorted(ids, key=lambda i: i[:13]) == ids
+    for one in ids[:100]:
+        assert (len(one), one[14], one[19] in "89ab") == (36, "7", True)
