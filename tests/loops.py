@@ -1,4 +1,4 @@
-"""What the tests of the loops share: a real store on a clock that is moved by hand, and a runner that does as it is told."""
+"""What the tests of the loops share: a runner that does as it is told."""
 
 from __future__ import annotations
 

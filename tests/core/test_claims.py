@@ -59,7 +59,8 @@ def test_queued_at_never_runs_backwards(now: int, priority: int, last: int, key:
 
 
 @given(
-    st.integers(1, 20), st.integers(1, 100), st.lists(st.integers(0, 300_000), max_size=40), st.integers(300_000, 400_000)
+    st.integers(1, 20), st.integers(1, 100), st.lists(st.integers(0, 300_000), max_size=40),
+    st.integers(300_000, 400_000),
 )  # fmt: skip
 def test_a_rate_opens_just_when_there_is_room(starts: int, period: int, at: list[int], now: int) -> None:
     queue = Queue("q", rate=f"{starts}/{period}s")

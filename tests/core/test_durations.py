@@ -92,5 +92,5 @@ def test_a_time_with_any_offset(ms: int, minutes: int) -> None:
      "9999-12-31T23:59:59Z", "0001-01-01T00:00:00+14:00"],
 )  # fmt: skip
 def test_no_time(value: str) -> None:
-    with pytest.raises(ValueError, match="expected|offset"):
+    with pytest.raises(ValueError, match=r"expected|offset"):
         durations.parse_time(value)

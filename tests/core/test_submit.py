@@ -123,7 +123,8 @@ def test_programs_may_be_limited() -> None:
 def test_a_patch_changes_what_it_names() -> None:
     new = made(options={"timeout": 5, "tags": ["a"], "title": "T", "concurrency_key": "c"})
     assert patched(new) == new
-    after = patched(new, command=["b"], env={"X": "1"}, priority=3, options={"timeout": None, "tags": [], "title": None})
+    gone = {"timeout": None, "tags": [], "title": None}
+    after = patched(new, command=["b"], env={"X": "1"}, priority=3, options=gone)
     assert after.spec == Spec(command=["b"], cwd="/home/ann", env={"X": "1"})
     assert (after.priority, after.concurrency_key) == (3, "c")
     assert patched(new, options={"concurrency_key": None, "queue": "q"}).concurrency_key is None

@@ -129,7 +129,7 @@ async def test_who_waits_for_a_task_is_told(hand: Hand, bus: Bus) -> None:
 
 
 async def test_a_change_without_an_event_is_told_to_who_waits(hand: Hand, bus: Bus) -> None:
-    """A pause takes the task to another state; a queue that is resumed lets others run: the log has no word for these."""
+    """A pause takes a task to another state, a resumed queue lets others run: the log has no word for these."""
     hints: list[int] = []
     bus.observe(lambda events: hints.append(len(events)))
     task = await hand.add(delay=60.0)

@@ -40,6 +40,8 @@ class Tx:
         # Set once it was seen that the disk has room.
         self.has_space = False
         self._follow = follow
+        # What the queues' rows say, and what flush() will add.
+        self._depths: dict[str, int] = {}
         self._depth_delta: dict[str, int] = {}
         numbers = dict(db.execute("SELECT name, seq FROM sqlite_sequence"))
         self._seq: int = numbers.get("tasks", 0)
@@ -122,8 +124,10 @@ class Tx:
 
     def depth(self, queue: str) -> int:
         """Tasks that wait in a queue, those of this transaction included."""
-        row = self.db.execute("SELECT depth FROM queues WHERE name = ?", (queue,)).fetchone()
-        return (row[0] if row else 0) + self._depth_delta.get(queue, 0)
+        if queue not in self._depths:
+            row = self.db.execute("SELECT depth FROM queues WHERE name = ?", (queue,)).fetchone()
+            self._depths[queue] = row[0] if row else 0
+        return self._depths[queue] + self._depth_delta.get(queue, 0)
 
     def _count(self, queue: str, by: int) -> None:
         self._depth_delta[queue] = self._depth_delta.get(queue, 0) + by

@@ -67,7 +67,7 @@ def test_every_pair_of_states(db: sqlite3.Connection, old: str) -> None:
         db.execute("DELETE FROM tasks")
 
 
-@pytest.mark.parametrize(("old", "new_status"), itertools.product(ALL, ALL))
+@pytest.mark.parametrize(("old", "new_status"), list(itertools.product(ALL, ALL)))
 def test_core_says_the_same(old: str, new_status: str) -> None:
     if new_status in TRANSITIONS[old]:
         states.check(old, new_status)
