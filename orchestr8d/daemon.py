@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import os
 import resource
 import signal
 import socket
 import sqlite3
 import sys
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +29,7 @@ from orchestr8d.events import Bus
 from orchestr8d.metrics import Metrics
 from orchestr8d.priority_queue import PriorityQueue
 from orchestr8d.processes import Processes
+from orchestr8d.state import Held, hold
 from orchestr8d.status_api.app import create_app
 from orchestr8d.status_api.services import Services
 from orchestr8d.status_api.serving import Runner
@@ -47,6 +47,8 @@ SOCKET = "orchestr8d.sock"
 MAX_SOCKET_PATH = 107
 # Seconds that outcomes and answers under way have when the daemon stops and leaves its children alone.
 PATIENCE = 3.0
+# And connections whose other end takes nothing, after that.
+LINGER = 1.0
 
 
 class CannotStart(Exception):
@@ -62,33 +64,19 @@ def serve(config_path: Path | None, *, log_format: str | None = None, ready_fd: 
     state = config.state_dir(environ)
     logs = log.configure(settings.log.level, log_format or settings.log.format, environ=environ)
     try:
-        state.mkdir(parents=True, exist_ok=True)
-        state.chmod(0o700)
-        with _only_one(state):
+        with hold(state, config.store_path(settings, state)):
             daemon = Daemon(settings, path, state, environ, logs)
             with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
                 return runner.run(daemon.run(ready_fd))
+    except Held as e:
+        print(f"orchestr8d: {e}: there is one already", file=sys.stderr)
+        return 1
     except CannotStart as e:
         print(f"orchestr8d: {e}", file=sys.stderr)
         return 1
     except (Problem, OSError, sqlite3.Error) as e:
         print(f"orchestr8d: cannot start: {e}", file=sys.stderr)
         return 1
-
-
-@contextlib.contextmanager
-def _only_one(state: Path) -> Any:
-    """Holds the state directory's lock, which carries our pid; the kernel gives it back however we end."""
-    with (state / "lock").open("a+") as f:
-        try:
-            fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            f.seek(0)
-            raise CannotStart(f"another daemon (pid {f.read().strip()}) serves {state} already") from None
-        f.truncate(0)
-        f.write(f"{os.getpid()}\n")
-        f.flush()
-        yield
 
 
 class Daemon:
@@ -112,7 +100,9 @@ class Daemon:
         # Set as soon as there is something to reload, and something to give a free slot to.
         self._reload: Callable[[], None] | None = None
         self._on_free: Callable[[], None] = lambda: None
-        self._url = settings.server.base_url or f"http://{settings.server.listen}"
+        self._bound = f"http://{settings.server.listen}"
+        # Why the store cannot write, as of the last heartbeat.
+        self._ill = ""
 
     async def run(self, ready_fd: int | None) -> int:
         self._listen_to_signals()
@@ -146,7 +136,7 @@ class Daemon:
         indexer = maintenance.TextIndexer(store)
         bus.observe(queue.observe)
         bus.observe(indexer.observe)
-        bus.observe_cancels(pool.cancel_all)
+        bus.observe_cancels(pool.cancel)
         await self._register(store)
         await self._apply_queues(store)
         await self._adopt(store, processes, pool)
@@ -156,18 +146,15 @@ class Daemon:
             pool=pool, attempt_dir=self._attempt_dir, draining=lambda: self._draining, health=self._health,
             version=__version__, attempt_of=processes.attempt_of,
         )  # fmt: skip
-        site = Runner(create_app(services), shutdown_timeout=PATIENCE)
+        site = Runner(create_app(services), shutdown_timeout=LINGER)
         await site.setup()
         try:
             where = await self._listen(site)
-            self._reload = lambda: self._reload_config(store, queue)
-
-            async def beat() -> None:
-                queue.hint()
-                await store.heartbeat(self._executor_id, pool.running, "draining" if self._draining else "running")
+            beat = self._make_beat(store, queue, pool)
+            self._reload = lambda: self._reload_config(store, queue, beat)
 
             loops: list[Coroutine[Any, Any, None]] = [
-                store.watch(), queue.run(), pool.run(), indexer.run(), maintenance.heartbeat(beat),
+                store.watch(), pool.watch(), queue.run(), pool.run(), indexer.run(), maintenance.heartbeat(beat),
                 maintenance.Pruner(store, lambda: _retention(self.config), self._attempt_dir).run(),
             ]  # fmt: skip
             if self._notify.watchdog_interval is not None:
@@ -180,14 +167,19 @@ class Daemon:
     # -- start
 
     def _make_pool(self, store: Store, processes: Processes, tokens: TokenKeeper) -> TaskPool:
-        runners: dict[str, TaskRunner] = {kind: make(processes, self._clock) for kind, make in third_party().items()}
+        runners: dict[str, TaskRunner] = {}
+        for kind, load in third_party().items():
+            try:
+                runners[kind] = load()(processes, self._clock)
+            except Exception:
+                self._log.exception("a third party's runner cannot be loaded: its tasks will fail", kind=kind)
         runners["command"] = CommandRunner(
             processes, self._clock, self._environ, lambda: self.config.runners.command.env_allow
         )
 
         def env(claim: Claim) -> Mapping[str, str]:
             return {
-                "ORCHESTR8_URL": self._url,
+                "ORCHESTR8_URL": self.config.server.base_url or self._bound,
                 "ORCHESTR8_TOKEN": tokens.attempt_token(claim.attempt.id),
                 "ORCHESTR8_TASK_ID": claim.task.id,
                 "ORCHESTR8_TASK": "",
@@ -250,11 +242,13 @@ class Daemon:
             raise CannotStart(f"cannot listen on {self.config.server.listen} ([server] listen): {e.strerror}") from e
         where = [f"http://{_shown(*addr[:2])}" for addr in site.addresses if isinstance(addr, tuple)]
         if port == 0:
-            self._url = self.config.server.base_url or where[0]
+            self._bound = where[0]
         path = Path(self.config.server.socket or self._state / SOCKET)
         if len(os.fsencode(path)) > MAX_SOCKET_PATH:
             self._log.warning("no Unix socket: its path is too long ([server] socket sets another)", path=str(path))
         else:
+            if path.exists() and not path.is_socket():
+                raise CannotStart(f"{path} is no socket: it is left alone ([server] socket sets another path)")
             path.unlink(missing_ok=True)
             await web.UnixSite(site, path).start()
             where.append(str(path))
@@ -272,7 +266,22 @@ class Daemon:
 
     # -- while it runs
 
+    def _make_beat(self, store: Store, queue: PriorityQueue, pool: TaskPool) -> Callable[[], Awaitable[None]]:
+        async def beat() -> None:
+            queue.hint()
+            state = "draining" if self._draining else "running"
+            try:
+                await store.heartbeat(self._executor_id, pool.slots, pool.running, state)
+                self._ill = ""
+            except Problem as problem:
+                self._ill = problem.detail
+                raise
+
+        return beat
+
     def _health(self) -> dict[str, object]:
+        if self._ill:
+            return {"status": "ill", "reason": self._ill, "version": __version__}
         return {"status": "draining" if self._draining else "ok", "version": __version__}
 
     def _listen_to_signals(self) -> None:
@@ -290,23 +299,27 @@ class Daemon:
         if self._reload is not None:
             self._reload()
 
-    def _reload_config(self, store: Store, queue: PriorityQueue) -> None:
-        task = asyncio.create_task(self._apply_config(store, queue))
+    def _reload_config(self, store: Store, queue: PriorityQueue, beat: Callable[[], Awaitable[None]]) -> None:
+        task = asyncio.create_task(self._apply_config(store, beat))
         self._reloads.add(task)
         task.add_done_callback(self._reloads.discard)
 
-    async def _apply_config(self, store: Store, queue: PriorityQueue) -> None:
+    async def _apply_config(self, store: Store, beat: Callable[[], Awaitable[None]]) -> None:
         self._notify.reloading()
         try:
             new = config.load(config.find(self._path, self._environ), self._environ)
             applied, restart = config.changed(self.config, new)
-            self.config = config.reloaded(self.config, new)
+            before, self.config = self.config, config.reloaded(self.config, new)
             store.limits = _store_limits(self.config)
             self._logs.set_level(self.config.log.level)
             await self._apply_queues(store)
-            await store.rewindow()
-            queue.hint()
-            self._log.info("configuration was reloaded", applied=applied, needs_restart=restart)
+            if before.limits.per_key != self.config.limits.per_key:
+                await store.rewindow()
+            await beat()
+            # What the file no longer says of a queue stays as it was: it may have been set over the API since.
+            kept = [key for key in applied if key.startswith("queues.") and _unset(self.config, key)]
+            applied = [key for key in applied if key not in kept]
+            self._log.info("configuration was reloaded", applied=applied, kept=kept, needs_restart=restart)
         except config.ConfigError as e:
             self._log.error("configuration was not reloaded: it has faults", faults=str(e).splitlines())
         except Problem as problem:
@@ -355,15 +368,23 @@ class Daemon:
         ends = job == "stop" if job is not None else self.config.executor.children == "stop"
         self._log.info("stopping", children="stop" if ends else "keep", running=pool.running)
         with contextlib.suppress(Problem):
-            await store.heartbeat(self._executor_id, pool.running, "draining")
+            await store.heartbeat(self._executor_id, pool.slots, pool.running, "draining")
         if ends:
             await pool.stop()
         else:
             await pool.detach(PATIENCE)
         await site.cleanup()
         with contextlib.suppress(Problem):
-            await store.heartbeat(self._executor_id, 0, "stopped")
+            await store.heartbeat(self._executor_id, pool.slots, 0, "stopped")
         self._log.info("stopped")
+
+
+def _unset(settings: Config, key: str) -> bool:
+    """Whether the configuration says nothing of this setting of a queue (`queues.NAME.limit`)."""
+    _, _, rest = key.partition(".")
+    name, _, setting = rest.rpartition(".")
+    said = settings.queues.get(name)
+    return said is None or getattr(said, setting) is None
 
 
 def _store_limits(settings: Config) -> Limits:

@@ -68,8 +68,11 @@ class TaskPool:
         self._by_task: dict[str, Active] = {}
         self._by_attempt: dict[str, Active] = {}
         self._cancelled_early: set[str] = set()
+        # Attempts whose processes are gone and whose outcome is being stored: they need no slot any more.
+        self._storing = 0
         self._stopping: Why | None = None
         self.claimed: asyncio.Queue[Claim] = asyncio.Queue()
+        self._defect: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     @property
     def slots(self) -> int:
@@ -80,22 +83,17 @@ class TaskPool:
         return len(self._by_attempt)
 
     def free(self) -> int:
-        return self.slots - self.running - self.claimed.qsize()
+        return self.slots - (self.running - self._storing) - self.claimed.qsize()
 
-    def cancel(self, task_id: str) -> None:
-        """Ends this task's attempt, if it runs here."""
-        active = self._by_task.get(task_id)
-        if active is not None:
-            active.stop.ask("cancelled")
-
-    def cancel_all(self, task_ids: Iterable[str]) -> None:
+    def cancel(self, task_ids: Iterable[str]) -> None:
         """Ends the attempts of running tasks (an observer of cancels). A claim may be on its way here still: a cancel
         can be committed together with it."""
         for task_id in task_ids:
-            if task_id in self._by_task:
-                self.cancel(task_id)
-            else:
+            active = self._by_task.get(task_id)
+            if active is None or active.ended:
                 self._cancelled_early.add(task_id)
+            else:
+                active.stop.ask("cancelled")
 
     def attempt_task(self, attempt_id: str) -> str | None:
         active = self._by_attempt.get(attempt_id)
@@ -105,6 +103,11 @@ class TaskPool:
         """Takes claims until it is cancelled; the attempts themselves go on."""
         while True:
             self.start(await self.claimed.get())
+
+    async def watch(self) -> None:
+        """Raises when an attempt's outcome was lost to a defect of ours: the task would stay `running` for ever, and a
+        daemon that starts anew settles it."""
+        await self._defect
 
     def start(self, claim: Claim, *, adopted: bool = False) -> None:
         """Runs an attempt, or goes on with one that an earlier daemon started."""
@@ -150,9 +153,8 @@ class TaskPool:
         self._by_attempt.pop(claim.attempt.id, None)
         if self._by_task.get(claim.task.id) is active:
             del self._by_task[claim.task.id]
-        if not done.cancelled() and (error := done.exception()) is not None:
-            structlog.get_logger().error("attempt was dropped", attempt_id=claim.attempt.id, exc_info=error)
-        self._on_free()
+        if not done.cancelled() and (error := done.exception()) is not None and not self._defect.done():
+            self._defect.set_exception(error)
 
     async def _attempt(self, active: Active, adopted: bool) -> None:
         claim = active.claim
@@ -160,10 +162,23 @@ class TaskPool:
         if outcome.status == "interrupted" and active.stop.why is None and not adopted:
             await asyncio.sleep(SHORTAGE_PAUSE)
         active.ended = True
+        # The next claim shares the commit that stores this outcome.
+        self._storing += 1
+        self._on_free()
+        try:
+            await self._keep(active, outcome)
+        finally:
+            self._storing -= 1
+
+    async def _keep(self, active: Active, outcome: Outcome) -> None:
+        """Stores an outcome, however often that takes."""
+        claim = active.claim
         tries = 0
         while self._stopping is None or tries < LAST_TRIES:
             try:
-                await self._store.finish(claim.task.id, claim.attempt.id, self._executor_id, outcome)
+                task = await self._store.finish(claim.task.id, claim.attempt.id, self._executor_id, outcome)
+                if task.completed_at is not None:
+                    self._cancelled_early.discard(task.id)
                 return
             except LeaseLost as e:
                 structlog.get_logger().warning("outcome was not taken", reason=str(e), task_id=claim.task.id)
@@ -193,4 +208,8 @@ class TaskPool:
             adopted=adopted,
             stop=active.stop,
         )
-        return await runner.run(run)
+        try:
+            return await runner.run(run)
+        except Exception as e:
+            structlog.get_logger().exception("a runner has raised", kind=claim.task.kind, attempt_id=claim.attempt.id)
+            return failed("crashed", f"the runner failed: {type(e).__name__}: {e}")

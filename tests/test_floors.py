@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).parent.parent / "orchestr8d"
 # Top-level part of the package -> floor. A new module must be given one here.
 FLOORS = {
     "core": 0,
-    "clock": 1, "config": 1, "events": 1, "log": 1, "systemd": 1,
+    "clock": 1, "config": 1, "events": 1, "log": 1, "state": 1, "systemd": 1,
     "processes": 2, "store": 2, "task_runners": 2, "tokens": 2,
     "maintenance": 3, "metrics": 3, "priority_queue": 3, "task_pool": 3,
     "status_api": 4,

@@ -66,7 +66,7 @@ async def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
     limits = Limits(min_free_disk=0)
     store = await open_store(tmp_path / "store.db", clock=clock, bus=bus, limits=limits, synchronous="OFF")
     made = Bench(store, clock, tmp_path)
-    bus.observe_cancels(made.pool.cancel_all)
+    bus.observe_cancels(made.pool.cancel)
     yield made
     made.broken = False
     await made.pool.stop()
@@ -102,7 +102,6 @@ async def test_a_cancel_reaches_the_run(bench: Bench) -> None:
     await bench.store.cancel(claim.task.id)
     assert (await bench.over(claim)).status == "cancelled"
     assert bench.pool.attempt_task(other.attempt.id) == other.task.id
-    bench.pool.cancel("unknown")
 
 
 async def test_a_cancel_that_is_committed_with_the_claim_is_not_lost(bench: Bench) -> None:

@@ -16,10 +16,10 @@ from typing import Literal, NamedTuple
 
 from orchestr8d import __version__, config
 from orchestr8d.cli import exits
-from orchestr8d.cli.state import daemon_pid
 from orchestr8d.client.answers import ApiError, NoDaemon
 from orchestr8d.client.sync import Client
 from orchestr8d.core.errors import Problem
+from orchestr8d.state import holder
 
 UNIT = "orchestr8d.service"
 MB = 1 << 20
@@ -35,7 +35,7 @@ def all_checks() -> list[Check]:
     """Every check, in the order in which one would repair things."""
     state = config.state_dir(os.environ)
     settings = _settings()
-    pid = daemon_pid(state)
+    pid = holder(state)
     found = [_python(), _sqlite(), _uvloop(), _shell(), _pidfd(), _config(settings), _state(state)]
     if isinstance(settings, config.Config):
         found += [_disk(state, settings.store.min_free_disk), _database(config.store_path(settings, state))]

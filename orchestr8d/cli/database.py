@@ -63,7 +63,7 @@ def migrate(config_path: Path | None, as_json: bool) -> None:
 
     db, state = _place(config_path)
     _existing(db)
-    with no_daemon(state), _naming(db):
+    with no_daemon(state, db), _naming(db):
         before, after = migrate_file(db)
     done = f"migrated from version {before} to {after}" if before != after else f"is at version {after} already"
     _tell(as_json, f"{db}: {done}", **{"database": db, "from": before, "to": after})
@@ -102,7 +102,7 @@ def restore(backup: Path, yes: bool, config_path: Path | None, as_json: bool) ->
     from orchestr8d.store.sqlite import restore_file
 
     db, state = _place(config_path)
-    with no_daemon(state), _naming(backup):
+    with no_daemon(state, db), _naming(backup):
         if db.exists() and not yes:
             click.confirm(f"{db} will be replaced by {backup}. Go on?", abort=True, err=True)
         restore_file(backup, db)

@@ -19,8 +19,9 @@ from typing import Any, TypeVar
 from orchestr8d.clock import Clock
 from orchestr8d.processes import shim, table
 from orchestr8d.processes.child import Child, Exit, signal_of
+from orchestr8d.processes.files import Files
 from orchestr8d.processes.program import NotFound
-from orchestr8d.processes.shim import MARKER, Files, Launch, boot_of, recorded
+from orchestr8d.processes.shim import MARKER, Launch, boot_of, recorded
 from orchestr8d.processes.sweep import Sweeper, reap
 from orchestr8d.processes.tree import Known, Lineage, Self
 
@@ -36,7 +37,7 @@ _WNOTHREAD = 0x20000000
 LEFTOVER_GRACE = 2.0
 # Starting is short and holds the interpreter for most of it; more threads gain nothing.
 _THREADS = 4
-# How an attempt's orphan looks whose attempt is not known.
+# The attempt of a process when nobody can say which it is.
 UNKNOWN = "?"
 
 
@@ -147,13 +148,18 @@ class Processes:
             self._orphans()
 
     def attempt_of(self, pid: int) -> str | None:
-        """The attempt that the process lives in, `"?"` when it is an unknown one's, None when in none.
+        """The attempt that the process lives in, None when in none, `"?"` when an unknown one's or nobody can tell.
 
-        Parents and the tag cannot be forged, so they go before the marker.
+        Parents and the tag cannot be forged, so they go before the marker. Of a process that is gone nothing can be
+        told: what it left open may be used by a child.
         """
-        known, me, at = self._known, self._me, pid
+        known, me, at, missed = self._known, self._me, pid, 0
         while at > 1 and at != me.pid:
             proc = table.read(at)
+            if proc is None and at not in (pid, missed):
+                # It ended just now, and its children have another parent. One missed again is hidden from us.
+                at, missed = pid, at
+                continue
             if proc is None or proc.sid == me.sid:
                 break
             owner = known.shims.get(at) or known.shims.get(proc.sid) or known.tags.get(table.locks_limit(at))
@@ -162,7 +168,7 @@ class Processes:
             at = proc.ppid
         proc = table.read(pid)
         if proc is None:
-            return None
+            return UNKNOWN
         value = table.variable(table.environment(pid), MARKER)
         if value is not None and value != me.marker:
             return value

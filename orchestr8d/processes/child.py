@@ -9,7 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from orchestr8d.core.model import Resources
-from orchestr8d.processes.shim import Files, recorded
+from orchestr8d.processes.files import Files
+from orchestr8d.processes.shim import recorded
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
 
+from orchestr8d.processes.files import Files, create, read
 from orchestr8d.processes.program import NotFound, check_directory, resolve
 from orchestr8d.processes.spawn import spawn
 
@@ -42,30 +43,6 @@ _UNWRITTEN = b"...\n"
 _DEFAULTS = frozenset(signal.valid_signals()) - {signal.SIGKILL, signal.SIGSTOP}
 # dash refuses to start with an OPTIND that is no number; it is the shell's own business in any case.
 _DROPPED = frozenset({"OPTIND", "OLDPWD"})
-
-
-@dataclass(frozen=True)
-class Files:
-    """The files of one started command in its attempt's directory."""
-
-    directory: Path
-    prefix: str = ""
-
-    @property
-    def exit(self) -> str:
-        return f"{self.directory}/{self.prefix}exit"
-
-    @property
-    def stdin(self) -> str:
-        return f"{self.directory}/{self.prefix}stdin"
-
-    @property
-    def stdout(self) -> str:
-        return f"{self.directory}/{self.prefix}stdout"
-
-    @property
-    def stderr(self) -> str:
-        return f"{self.directory}/{self.prefix}stderr"
 
 
 @dataclass(frozen=True)
@@ -114,7 +91,8 @@ def start(launch: Launch, tag: int, descriptors: int, boot: str) -> int:
     _make_files(files, launch.stdin, boot)
     env = {k: v for k, v in launch.env.items() if k not in _DROPPED} | {MARKER: launch.attempt_id}
     name = name_of(launch.attempt_id, launch.step)
-    out = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+    # Made here and by nobody else: what is in their place is neither waited for nor written to.
+    out = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND
     stdin = "/dev/null" if launch.stdin is None else files.stdin
     try:
         return spawn(
@@ -137,40 +115,26 @@ def start(launch: Launch, tag: int, descriptors: int, boot: str) -> int:
 
 def _make_files(files: Files, stdin: bytes | None, boot: str) -> None:
     try:
-        files.directory.mkdir(0o700, exist_ok=True)
+        files.directory.mkdir(0o700)
     except FileNotFoundError:
         files.directory.parent.mkdir(0o700, parents=True, exist_ok=True)
-        files.directory.mkdir(0o700, exist_ok=True)
+        files.directory.mkdir(0o700)
+    except FileExistsError:
+        # A further step: the attempt could write here, and the step may have been begun before.
+        for path in (files.exit, files.stdin, files.stdout, files.stderr):
+            Path(path).unlink(missing_ok=True)
     # Behind the status, which is written over the beginning.
-    _write(files.exit, _UNWRITTEN + boot.encode())
+    create(files.exit, _UNWRITTEN + boot.encode())
     if stdin is not None:
-        _write(files.stdin, stdin)
-
-
-def _write(path: str, data: bytes) -> None:
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    try:
-        view = memoryview(data)
-        while view:
-            view = view[os.write(fd, view) :]
-    finally:
-        os.close(fd)
+        create(files.stdin, stdin)
 
 
 def recorded(files: Files) -> int | None:
     """The exit status that the shim wrote; None while there is none, and when it never came to writing it."""
-    text = _exit_file(files)
+    text = read(files.exit, 64)
     return int(text[:3]) if len(text) >= 4 and text[:3].isdigit() else None
 
 
 def boot_of(files: Files) -> str:
     """The boot in which the command was started, as start() was told; empty when nobody knows."""
-    return _exit_file(files)[len(_UNWRITTEN) :].decode(errors="replace")
-
-
-def _exit_file(files: Files) -> bytes:
-    try:
-        with Path(files.exit).open("rb") as f:
-            return f.read(64)
-    except (FileNotFoundError, NotADirectoryError):
-        return b""
+    return read(files.exit, 64)[len(_UNWRITTEN) :].decode(errors="replace")

@@ -15,7 +15,24 @@ from functools import cache
 _SETSIGDEF, _SETSIGMASK, _SETSID = 0x04, 0x08, 0x80
 _ROOM = 1024
 
+# Nothing here sets errno: the functions return the error's number.
+_int, _short, _pointer, _string = ctypes.c_int, ctypes.c_short, ctypes.c_void_p, ctypes.c_char_p
+_strings = ctypes.POINTER(_string)
 _libc = ctypes.CDLL(None)
+for _name, *_arguments in (
+    ("posix_spawn", ctypes.POINTER(_int), _string, _pointer, _pointer, _strings, _strings),
+    ("posix_spawn_file_actions_init", _pointer),
+    ("posix_spawn_file_actions_addopen", _pointer, _int, _string, _int, ctypes.c_uint),
+    ("posix_spawn_file_actions_destroy", _pointer),
+    ("posix_spawnattr_init", _pointer),
+    ("posix_spawnattr_setflags", _pointer, _short),
+    ("posix_spawnattr_setsigmask", _pointer, _pointer),
+    ("posix_spawnattr_setsigdefault", _pointer, _pointer),
+    ("sigemptyset", _pointer),
+    ("sigaddset", _pointer, _int),
+):
+    _function = getattr(_libc, _name)
+    _function.argtypes, _function.restype = _arguments, _int
 # (descriptor, path, flags, mode): opened in the child, in this order.
 Open = tuple[int, str, int, int]
 
@@ -23,22 +40,22 @@ Open = tuple[int, str, int, int]
 def spawn(
     path: str, argv: Sequence[str], env: Mapping[str, str], opens: Iterable[Open], defaults: frozenset[int]
 ) -> int:
-    """Start the program at `path` in a session of its own and return its pid.
+    """Start the program at `path` in a session of its own and return its pid. For any number of threads at once.
 
     Its signal mask is empty, the signals in `defaults` have their default action. Blocks until the program was started;
-    OSError when it was not, also when one of its files could not be opened.
+    OSError when it was not, also when one of its files could not be opened; ValueError for text with a NUL or one
+    that the file system's encoding cannot express.
     """
+    words, variables = _array(argv), _array([f"{name}={value}" for name, value in env.items()])
+    attributes = _attributes(defaults)
     actions = ctypes.create_string_buffer(_ROOM)
     _check(_libc.posix_spawn_file_actions_init(actions), path)
     try:
         for fd, name, flags, mode in opens:
-            error = _libc.posix_spawn_file_actions_addopen(actions, fd, _text(name), flags, ctypes.c_uint(mode))
-            _check(error, name)
-        pid = ctypes.c_int()
-        words, variables = _array(argv), _array([f"{name}={value}" for name, value in env.items()])
-        attributes = _attributes(defaults)
-        error = _libc.posix_spawn(ctypes.byref(pid), _text(path), actions, attributes, words, variables)
-        _check(error, path)
+            # The path is copied.
+            _check(_libc.posix_spawn_file_actions_addopen(actions, fd, _text(name), flags, mode), name)
+        pid = _int()
+        _check(_libc.posix_spawn(ctypes.byref(pid), _text(path), actions, attributes, words, variables), path)
         return pid.value
     finally:
         _libc.posix_spawn_file_actions_destroy(actions)
@@ -46,10 +63,10 @@ def spawn(
 
 @cache
 def _attributes(defaults: frozenset[int]) -> ctypes.Array[ctypes.c_char]:
+    """Only read once they are made, so threads share them; they own no memory, so nothing is to be destroyed."""
     attributes = ctypes.create_string_buffer(_ROOM)
     _check(_libc.posix_spawnattr_init(attributes), "posix_spawn")
-    flags = ctypes.c_short(_SETSIGDEF | _SETSIGMASK | _SETSID)
-    _check(_libc.posix_spawnattr_setflags(attributes, flags), "posix_spawn")
+    _check(_libc.posix_spawnattr_setflags(attributes, _SETSIGDEF | _SETSIGMASK | _SETSID), "posix_spawn")
     _check(_libc.posix_spawnattr_setsigmask(attributes, _signals(frozenset())), "posix_spawn")
     _check(_libc.posix_spawnattr_setsigdefault(attributes, _signals(defaults)), "posix_spawn")
     return attributes
@@ -59,11 +76,12 @@ def _signals(numbers: frozenset[int]) -> ctypes.Array[ctypes.c_char]:
     signals = ctypes.create_string_buffer(_ROOM)
     _libc.sigemptyset(signals)
     for number in numbers:
-        _libc.sigaddset(signals, int(number))
+        _libc.sigaddset(signals, number)
     return signals
 
 
 def _array(words: Sequence[str]) -> ctypes.Array[ctypes.c_char_p]:
+    """Ends with NULL, and keeps the bytes alive that it points to."""
     return (ctypes.c_char_p * (len(words) + 1))(*map(_text, words), None)
 
 

@@ -24,8 +24,12 @@ class Proc(NamedTuple):
 
 
 def read(pid: int) -> Proc | None:
-    """The process, or None when there is none. OSError when it cannot be told (no file descriptor left)."""
-    text = _read(pid, "stat")
+    """The process, or None when we see none. OSError when it cannot be told (no file descriptor left)."""
+    try:
+        text = _read(pid, "stat")
+    except PermissionError:
+        # A /proc that hides other users' processes.
+        return None
     if not text:
         return None
     # The name before it may hold spaces and parentheses.

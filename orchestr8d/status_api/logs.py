@@ -14,6 +14,7 @@ from aiohttp import web
 
 from orchestr8d.core import model
 from orchestr8d.core.errors import Fault, Problem, refuse
+from orchestr8d.processes.files import open_regular
 from orchestr8d.status_api import respond, views
 from orchestr8d.status_api.route import Call, Media, Route
 from orchestr8d.status_api.services import Services
@@ -56,15 +57,9 @@ class Output:
         self.position = await asyncio.to_thread(_start_of_last_lines, self._path, lines)
 
 
-def _open(path: Path) -> int:
-    # A fifo in its place must not hold a thread up, and a link must not lead elsewhere.
-    return os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-
-
 def _read(path: Path, position: int) -> bytes:
-    try:
-        fd = _open(path)
-    except FileNotFoundError:
+    fd = open_regular(path)
+    if fd is None:
         return b""
     try:
         return os.pread(fd, PIECE, position)
@@ -74,9 +69,8 @@ def _read(path: Path, position: int) -> bytes:
 
 def _start_of_last_lines(path: Path, lines: int) -> int:
     """The position at which the last `lines` lines begin; a last one that has no end yet counts."""
-    try:
-        fd = _open(path)
-    except FileNotFoundError:
+    fd = open_regular(path)
+    if fd is None:
         return 0
     try:
         end = os.fstat(fd).st_size

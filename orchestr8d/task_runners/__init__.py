@@ -70,9 +70,9 @@ class Runner(Protocol):
     async def run(self, run: Run) -> Outcome: ...
 
 
-def third_party() -> dict[str, Callable[..., Runner]]:
-    """Factories of runners that other packages bring, by kind."""
-    return {point.name: point.load() for point in entry_points(group=GROUP)}
+def third_party() -> dict[str, Callable[[], Callable[..., Runner]]]:
+    """Runners that other packages bring, by kind: what loads the factory, which takes (processes, clock)."""
+    return {point.name: point.load for point in entry_points(group=GROUP)}
 
 
 def attempt_dir(root: Path, attempt_id: str) -> Path:

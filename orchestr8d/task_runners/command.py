@@ -7,18 +7,19 @@ import errno
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
-from pathlib import Path
 from typing import Literal, TypeVar
 
 import msgspec
 import structlog
 
 from orchestr8d.clock import Clock
+from orchestr8d.core import redact
 from orchestr8d.core.model import Error, Resources
 from orchestr8d.core.outcome import Outcome, failed
 from orchestr8d.processes import Child, Files, Launch, NotFound, Processes, Unwatched
+from orchestr8d.processes.files import read, size
 from orchestr8d.task_runners import Run, Stop
-from orchestr8d.task_runners.supervise import Ended, Rules, left_behind, size, supervise, verdict
+from orchestr8d.task_runners.supervise import Ended, Rules, left_behind, supervise, verdict
 
 log = structlog.get_logger(__name__)
 
@@ -35,6 +36,8 @@ RESULT_BYTES = 1 << 20
 # Up to here a file that was just written is read on the event loop: that is quicker than a thread.
 _INLINE_BYTES = 16 << 10
 _TAIL_CHARS = 400
+# Enough for as many characters, and for secrets in between that are not shown.
+_TAIL_BYTES = 4 << 10
 _CHECK_PAUSE = 1.0
 # The machine is short of something: that is not the task's doing, and it may go better later.
 _SHORTAGE = frozenset(
@@ -133,7 +136,7 @@ class CommandRunner:
         launch = Launch(run.attempt_id, spec.check or [], spec.cwd or "/", env, run.directory, step="check")
         try:
             child = await self._spawn_check(launch, run.stop)
-        except NotFound as e:
+        except (NotFound, OSError) as e:
             return failed("check", f"check: {e}"), ended
         if child is None:
             return Outcome(status=run.stop.why or "interrupted"), ended
@@ -174,7 +177,7 @@ async def read_result(stdout: str) -> tuple[Literal["json", "text", "file"], byt
     length = size(stdout)
     if length > RESULT_BYTES:
         return "file", None
-    data = b"" if length == 0 else await _patiently(_head, stdout, length)
+    data = b"" if length == 0 else await _patiently(read, stdout, length)
     if data is None:
         return "file", None
     if len(data) <= _INLINE_BYTES:
@@ -199,12 +202,15 @@ def _judge(ended: Ended) -> Outcome:
 
 
 async def _explained(outcome: Outcome, files: Files, otherwise: str | None = None) -> Outcome:
-    """With the last words on stderr (or, when there are none, in the file `otherwise`) in the message."""
+    """With the last words on stderr (or, when there are none, in the file `otherwise`) in the message.
+
+    Messages are shown wherever the task is, so without what looks like a secret. The files are left as they are.
+    """
     assert outcome.error is not None
-    words = await _patiently(_tail, files.stderr, 0)
+    words = await _patiently(_tail, files.stderr, _TAIL_BYTES)
     if not words and otherwise is not None:
-        words = await _patiently(_tail, otherwise, 0)
-    text = _last_lines((words or b"").decode(errors="replace").strip())
+        words = await _patiently(_tail, otherwise, _TAIL_BYTES)
+    text = _last_lines(redact.text((words or b"").decode(errors="replace")).strip())
     message = f"{outcome.error.message}: {text}" if text else outcome.error.message
     return msgspec.structs.replace(outcome, error=Error(outcome.error.kind, message))
 
@@ -217,24 +223,23 @@ def _last_lines(text: str) -> str:
     return end.partition("\n")[2] or end
 
 
-def _head(path: str, length: int) -> bytes:
-    with Path(path).open("rb") as f:
-        return f.read(length)
+def _tail(path: str, length: int) -> bytes:
+    """Its last bytes, up to `length`, without the torn line or word at their beginning."""
+    start = max(0, size(path) - length)
+    data = read(path, length, start)
+    if start == 0:
+        return data
+    # What is torn off could be what makes the rest recognizable as a secret.
+    return data.partition(b"\n")[2] or data.partition(b" ")[2]
 
 
-def _tail(path: str, _: int) -> bytes:
-    with Path(path).open("rb") as f:
-        f.seek(max(0, size(path) - 4 * _TAIL_CHARS))
-        return f.read(4 * _TAIL_CHARS)
-
-
-async def _patiently(read: Callable[[str, int], bytes], path: str, length: int) -> bytes | None:
-    """What `read` reads; None when the file is gone, or when descriptors were short for five seconds."""
+async def _patiently(reader: Callable[[str, int], bytes], path: str, length: int) -> bytes | None:
+    """What `reader` reads; None when the file cannot be read, or when descriptors were short for five seconds."""
     for _ in range(50):
         try:
             if length <= _INLINE_BYTES:
-                return read(path, length)
-            return await asyncio.to_thread(read, path, length)
+                return reader(path, length)
+            return await asyncio.to_thread(reader, path, length)
         except OSError as e:
             if e.errno not in _DESCRIPTORS:
                 return None

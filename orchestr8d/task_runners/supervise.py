@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -13,6 +12,7 @@ from orchestr8d.clock import Clock
 from orchestr8d.core.model import Resources
 from orchestr8d.core.outcome import Outcome, failed
 from orchestr8d.processes import Child, Files, Processes, boot_of, recorded, signal_of
+from orchestr8d.processes.files import create, cut, size
 from orchestr8d.task_runners import Stop
 
 Reason = Literal["exit", "timeout", "deadline", "stalled", "output_limit", "cancelled", "interrupted"]
@@ -92,7 +92,7 @@ def _interruption(files: Files) -> Path:
 def _note_interruption(files: Files) -> None:
     # For the next daemon, should this one not live to store it. A shortage is no reason not to go on.
     with contextlib.suppress(OSError):
-        _interruption(files).touch(0o600)
+        create(str(_interruption(files)))
 
 
 def verdict(ended: Ended, rules: Rules) -> Outcome | None:
@@ -152,18 +152,11 @@ def _sizes(files: Files) -> tuple[int, int]:
     return size(files.stdout), size(files.stderr)
 
 
-def size(path: str) -> int:
-    """Bytes in the file; 0 when the command has removed it."""
-    try:
-        return os.stat(path).st_size  # noqa: PTH116 (asked all the time, and a Path costs more than the call)
-    except (FileNotFoundError, NotADirectoryError):
-        return 0
-
-
 def _cut(files: Files, cap: int) -> None:
     for path in (files.stdout, files.stderr):
-        if size(path) > cap:
-            os.truncate(path, cap)
+        # When descriptors are short it stays longer: the judgement on the attempt is the same.
+        with contextlib.suppress(OSError):
+            cut(path, cap)
 
 
 def _span(seconds: float | None) -> str:

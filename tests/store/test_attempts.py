@@ -257,3 +257,13 @@ async def test_progress_is_of_the_running_attempt(hand: Hand, clock: FakeClock) 
     await hand.end(again)
     with pytest.raises(Problem):
         await hand.step(80, again)
+
+
+async def test_one_that_is_let_go_just_when_its_deadline_passes(hand: Hand, clock: FakeClock) -> None:
+    """What it waited for ends by a deadline of its own, at the same moment."""
+    first = await hand.add(deadline=60.0, queue="paused")
+    await hand.store.put_queue("paused", {"paused": True})
+    second = await hand.add(deadline=60.0, depends_on=[first.id], allow_failed=True)
+    clock.advance(60)
+    assert await hand.claim() == []
+    assert await hand.statuses(first, second) == ["failed", "failed"]

@@ -29,11 +29,11 @@ async def test_an_executor_registers_beats_and_stops(hand: Hand, store: Store, c
     await store.register(executor(started_at=clock.now()))
     assert await store.executors() == [executor(started_at=clock.now())]
     clock.advance(10)
-    await store.heartbeat(ME, 3, "draining")
+    await store.heartbeat(ME, 4, 3, "draining")
     (row,) = await store.executors()
     assert (row.running, row.state, row.heartbeat_at) == (3, "draining", clock.now())
-    await store.heartbeat(ME, 0, "stopped")
-    await store.heartbeat(ME, 0, "stopped")
+    await store.heartbeat(ME, 4, 0, "stopped")
+    await store.heartbeat(ME, 4, 0, "stopped")
     assert [e.type for e in await hand.events()] == ["executor.started", "executor.stopped"]
     assert msgspec.json.decode((await hand.events())[0].data)["executor_id"] == ME
 
@@ -41,12 +41,12 @@ async def test_an_executor_registers_beats_and_stops(hand: Hand, store: Store, c
 async def test_one_that_was_left_behind_is_lost(hand: Hand, store: Store) -> None:
     for name, host in (("a", "here"), ("b", "there"), ("c", "here")):
         await store.register(executor(name, host, started_at=ord(name)))
-    assert [(e.id, e.state) for e in await store.executors()] == [("c", "running"), ("b", "running"), ("a", "lost")]
-    await store.heartbeat("c", 0, "stopped")
+    assert [(e.id, e.state) for e in await store.executors()] == [("c", "running"), ("b", "lost"), ("a", "lost")]
+    await store.heartbeat("c", 4, 0, "stopped")
     await store.register(executor("d", "here", started_at=1000))
     assert {e.id: e.state for e in await store.executors()}["c"] == "stopped"
     told = [msgspec.json.decode(e.data)["executor_id"] for e in await hand.events() if e.type == "executor.lost"]
-    assert told == ["a"]
+    assert told == ["a", "b"]
 
 
 # -- queues

@@ -3,6 +3,8 @@ of a key may run. No sweep is needed, and none can be missed."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from orchestr8d.core import admission, claims
 from orchestr8d.core.model import Task
 from orchestr8d.store.sqlite import reads
@@ -29,6 +31,10 @@ _KEY_OPEN = (
 )
 
 
+# Dependents that one transaction tells of an end; a longer cascade goes on in the next, from its durable marks.
+CASCADE_STEP = 1000
+
+
 class Follower:
     """Holds what the decisions need: limits are read at each call, since a reload exchanges them."""
 
@@ -38,14 +44,36 @@ class Follower:
         self.last_queued_at = 0
 
     def __call__(self, tx: Tx) -> None:
-        while tx.ended:
-            self._release_dependents(tx, tx.ended.pop())
+        left = CASCADE_STEP
+        while tx.ended and left > 0:
+            left -= self._release_dependents(tx, tx.ended.pop(), left)
+        if tx.ended:
+            self._mark(tx, tx.ended)
+            tx.ended.clear()
         for key in sorted(tx.keys):
             self._window(tx, key)
         tx.keys.clear()
 
-    def _release_dependents(self, tx: Tx, ended: Task) -> None:
-        edges = tx.db.execute("SELECT task_id, kind FROM task_deps WHERE depends_on = ?", (ended.id,)).fetchall()
+    def go_on(self, tx: Tx) -> bool:
+        """Takes up what an earlier transaction left undone of a cascade; True when there was something."""
+        marked = [row[0] for row in tx.db.execute("SELECT task_id FROM loose_ends LIMIT ?", (CASCADE_STEP,))]
+        tx.db.executemany("DELETE FROM loose_ends WHERE task_id = ?", [(task_id,) for task_id in marked])
+        tx.ended += [task for task_id in marked if (task := reads.find(tx.db, task_id)) is not None]
+        if marked:
+            self(tx)
+        return bool(marked)
+
+    @staticmethod
+    def _mark(tx: Tx, ended: Sequence[Task]) -> None:
+        tx.db.executemany("INSERT OR IGNORE INTO loose_ends (task_id) VALUES (?)", [(task.id,) for task in ended])
+
+    def _release_dependents(self, tx: Tx, ended: Task, most: int) -> int:
+        """Tells up to `most` tasks that wait for `ended`; answers how many it told."""
+        edges = tx.db.execute(
+            "SELECT task_id, kind FROM task_deps WHERE depends_on = ? LIMIT ?", (ended.id, most)
+        ).fetchall()
+        if len(edges) == most:
+            self._mark(tx, [ended])
         for task_id, kind in edges:
             # Read anew: an earlier edge may have moved it.
             task = reads.task(tx.db, task_id)
@@ -61,6 +89,7 @@ class Follower:
             task = tx.apply(admission.Change(task, {"blockers": task.blockers - 1}, []))
             if admission.may_queue(task, tx.now):
                 self.enqueue(tx, task)
+        return len(edges)
 
     def enqueue(self, tx: Tx, task: Task) -> Task:
         task = tx.apply(admission.enqueue(task, tx.now, self.last_queued_at, self.head_start))

@@ -22,6 +22,11 @@ ATTEMPT_COLUMNS = ", ".join(Attempt.__struct_fields__)
 TOKEN_COLUMNS = ", ".join(Token.__struct_fields__)
 _TASK = f"SELECT {TASK_COLUMNS} FROM tasks WHERE "
 _TASK_T = "SELECT " + ", ".join(f"t.{name}" for name in Task.__struct_fields__)
+# Named: left to itself, SQLite would rather walk through everything that waits.
+WITH_DEADLINE = (
+    "FROM tasks INDEXED BY tasks_deadline "
+    "WHERE deadline_at IS NOT NULL AND status IN ('pending', 'queued', 'retrying', 'parked')"
+)
 BUSY_SQL = "status IN ('running', 'needs_input')"
 # Values that most tasks share have no index (sql/0001): the others are found by a partial one, named literally.
 _COMMON = {"queue": "default", "user_id": "local"}
@@ -83,12 +88,21 @@ def queue_starts(db: sqlite3.Connection, queue: Queue, now: int) -> list[int]:
 
 def queues(db: sqlite3.Connection, now: int, names: Sequence[str] | None = None) -> list[Queue]:
     """All queues by name, or those of `names` that exist."""
-    sql = "SELECT name, max_running, rate, paused, depth FROM queues"
-    if names is not None:
-        sql += f" WHERE name IN ({', '.join('?' * len(names))})"
+    if names is None:
+        return _queues(db, now, "TRUE")
+    # As one JSON value: there may be more names than a statement may have parameters.
+    return _queues(db, now, "name IN (SELECT value FROM json_each(?))", msgspec.json.encode(names).decode())
+
+
+def rated_queues(db: sqlite3.Connection, now: int) -> list[Queue]:
+    return _queues(db, now, "rate IS NOT NULL")
+
+
+def _queues(db: sqlite3.Connection, now: int, where: str, *args: Any) -> list[Queue]:
+    sql = f"SELECT name, max_running, rate, paused, depth FROM queues WHERE {where} ORDER BY name"
     running = dict(db.execute(f"SELECT queue, count(*) FROM tasks WHERE {BUSY_SQL} GROUP BY queue"))
     found = []
-    for name, limit, rate, paused, depth in db.execute(sql + " ORDER BY name", names or ()):
+    for name, limit, rate, paused, depth in db.execute(sql, args):
         queue = Queue(name, limit, rate, bool(paused), depth, running.get(name, 0))
         if rate is not None:
             queue.open_at = claims.open_at(queue, queue_starts(db, queue, now))
@@ -191,7 +205,9 @@ def result(db: sqlite3.Connection, task_id: str) -> Result:
     last = db.execute(
         f"SELECT {ATTEMPT_COLUMNS} FROM attempts WHERE task_id = ? ORDER BY number DESC LIMIT 1", (task_id,)
     ).fetchone()
-    return Result(found, None if body is None else body[0], None if last is None else Attempt(*last))
+    # No output has no row: most of what is quick says nothing.
+    nothing = b"" if found.result_type == "text" else None
+    return Result(found, nothing if body is None else body[0], None if last is None else Attempt(*last))
 
 
 def events(db: sqlite3.Connection, wanted: EventFilter, after: int, limit: int) -> tuple[list[Event], int]:

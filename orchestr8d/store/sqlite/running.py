@@ -7,34 +7,42 @@ import msgspec
 from orchestr8d.core import admission, claims, outcome
 from orchestr8d.core.errors import LeaseLost
 from orchestr8d.core.ids import uuid7
-from orchestr8d.core.model import Attempt, Task
+from orchestr8d.core.model import Attempt, Queue, Task
 from orchestr8d.core.outcome import Outcome
+from orchestr8d.core.states import WAITING
 from orchestr8d.store import Claim
 from orchestr8d.store.sqlite import reads
 from orchestr8d.store.sqlite.follow import Follower
 from orchestr8d.store.sqlite.transaction import Tx
 
 _JSON = msgspec.json.Encoder()
-# Named: left to itself, SQLite would rather walk through everything that waits.
-_WITH_DEADLINE = (
-    "FROM tasks INDEXED BY tasks_deadline "
-    "WHERE deadline_at IS NOT NULL AND status IN ('pending', 'queued', 'retrying', 'parked')"
+# Queues in which something may be claimed, by skipping along the claim index: queues where nothing may cost nothing.
+_READY_QUEUES = """
+WITH RECURSIVE q (name) AS (
+  SELECT min(queue) FROM tasks WHERE status = 'queued' AND hold IS NULL
+  UNION ALL
+  SELECT (SELECT min(queue) FROM tasks WHERE status = 'queued' AND hold IS NULL AND queue > q.name)
+  FROM q WHERE q.name IS NOT NULL
 )
+SELECT name FROM q WHERE name IS NOT NULL
+"""
 # Due tasks are moved so many at a time: other writes get their turn in between.
 _DUE_STEP = 500
 
 
 def move_due(tx: Tx, follower: Follower) -> bool:
-    """Tasks whose time has come: to the queue, or past their deadline. True when there are more."""
+    """Tasks whose time has come: to the queue, or past their deadline; and cascades that were cut into steps. True when
+    there are more."""
+    more = follower.go_on(tx)
     late = reads.tasks(
         tx.db,
-        f"seq IN (SELECT seq {_WITH_DEADLINE} AND deadline_at <= ? ORDER BY deadline_at LIMIT ?)",
+        f"seq IN (SELECT seq {reads.WITH_DEADLINE} AND deadline_at <= ? ORDER BY deadline_at LIMIT ?)",
         tx.now, _DUE_STEP,
     )  # fmt: skip
     for task in late:
-        # An end before may have cut it off meanwhile.
+        # An end before may have cut it off meanwhile, or let it go on.
         now = reads.task(tx.db, task.id)
-        if now.status == task.status:
+        if now.status in WAITING:
             tx.apply(admission.deadline(now, tx.now))
             follower(tx)
     due = reads.tasks(tx.db, "wake_at IS NOT NULL AND wake_at <= ? ORDER BY wake_at LIMIT ?", tx.now, _DUE_STEP)
@@ -45,7 +53,7 @@ def move_due(tx: Tx, follower: Follower) -> bool:
             follower.enqueue(tx, task)
     if due:
         follower(tx)
-    return len(late) == _DUE_STEP or len(due) == _DUE_STEP
+    return more or len(late) == _DUE_STEP or len(due) == _DUE_STEP
 
 
 def claim(tx: Tx, follower: Follower, executor_id: str, free: int) -> list[Claim]:
@@ -63,7 +71,10 @@ def claim(tx: Tx, follower: Follower, executor_id: str, free: int) -> list[Claim
 def _choose(tx: Tx, follower: Follower, free: int) -> tuple[list[Task], bool]:
     """Tasks to start by rank, and whether some were passed over, so that another look may find more."""
     candidates: list[Task] = []
-    for queue in reads.queues(tx.db, tx.now):
+    ready = [row[0] for row in tx.db.execute(_READY_QUEUES)]
+    known = {queue.name: queue for queue in reads.queues(tx.db, tx.now, ready)}
+    for name in ready:
+        queue = known.get(name) or Queue(name)
         starts = reads.queue_starts(tx.db, queue, tx.now)
         room = min(free, claims.capacity(queue, starts))
         if room:
@@ -101,8 +112,8 @@ def next_due(tx: Tx) -> int | None:
     """When time alone will let something move; None when nothing waits for it."""
     times = [
         tx.db.execute("SELECT min(wake_at) FROM tasks WHERE wake_at IS NOT NULL").fetchone()[0],
-        tx.db.execute(f"SELECT min(deadline_at) {_WITH_DEADLINE}").fetchone()[0],
-        *[q.open_at for q in reads.queues(tx.db, tx.now) if q.rate is not None and q.depth and not q.paused],
+        tx.db.execute(f"SELECT min(deadline_at) {reads.WITH_DEADLINE}").fetchone()[0],
+        *[queue.open_at for queue in reads.rated_queues(tx.db, tx.now) if queue.depth and not queue.paused],
     ]
     return min((t for t in times if t is not None), default=None)
 

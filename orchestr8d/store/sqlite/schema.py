@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sqlite3
 from collections.abc import Iterator
@@ -156,7 +157,19 @@ def restore_file(backup: Path, path: Path) -> None:
         source.close()
     fresh = path.with_name(path.name + ".restore")
     backup_file(backup, fresh)
-    # A log of the old database must not be replayed into the new one.
+    # A log of the old database must not be replayed into the new one, nor be lost before that is there: fold it in.
+    if path.exists():
+        with contextlib.suppress(sqlite3.Error, Problem):
+            old = connect(path)
+            try:
+                old.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            finally:
+                old.close()
     for suffix in ("-wal", "-shm"):
         path.with_name(path.name + suffix).unlink(missing_ok=True)
     fresh.replace(path)
+    directory = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)

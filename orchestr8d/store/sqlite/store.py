@@ -46,6 +46,8 @@ from orchestr8d.store.sqlite.transaction import Tx
 from orchestr8d.store.sqlite.writer import Writer, in_thread, raw
 
 T = TypeVar("T")
+# Steps of the full-text index that a search waits for.
+_SEARCH_STEPS = 400
 _JSON = msgspec.json.Encoder()
 
 
@@ -202,8 +204,8 @@ class SqliteStore:
     async def register(self, executor: Executor) -> None:
         await self._writer.do(lambda tx: upkeep.register(tx, executor))
 
-    async def heartbeat(self, executor_id: str, running: int, state: str) -> None:
-        await self._writer.do(lambda tx: upkeep.heartbeat(tx, executor_id, running, state))
+    async def heartbeat(self, executor_id: str, slots: int, running: int, state: str) -> None:
+        await self._writer.do(lambda tx: upkeep.heartbeat(tx, executor_id, slots, running, state))
 
     async def executors(self) -> list[Executor]:
         return await self._read(reads.executors)
@@ -250,8 +252,10 @@ class SqliteStore:
 
     async def views(self, wanted: TaskFilter, limit: int, before: int | None) -> list[TaskView]:
         if wanted.q is not None:
-            while await self.index_text():
-                pass
+            # Bounded: whoever submits without a pause does not keep a search waiting.
+            for _ in range(_SEARCH_STEPS):
+                if not await self.index_text():
+                    break
         return await self._read(reads.views, wanted, limit, before, self._clock.now())
 
     async def attempts(self, task_id: str) -> list[Attempt]:

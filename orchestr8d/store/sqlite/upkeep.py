@@ -18,6 +18,8 @@ _JSON = msgspec.json.Encoder()
 # Rows a step: small enough that other writes do not notice.
 TEXT_STEP = 500
 PRUNE_STEP = 500
+# How far a look for expired tasks goes beyond them: past so many that were made early and ended late.
+EXPIRED_WALK = 100
 IDEMPOTENCY_MS = 24 * 3600 * 1000
 
 
@@ -52,9 +54,8 @@ def shift(tx: Tx, seconds: float, mark: str) -> None:
     _mark_clock(tx.db, mark)
     ms = round(seconds * 1000)
     tx.db.execute("UPDATE tasks SET wake_at = wake_at + ? WHERE wake_at IS NOT NULL AND wake_is_delay = 1", (ms,))
-    tx.db.execute(
-        "UPDATE tasks SET deadline_at = deadline_at + ? WHERE deadline_at IS NOT NULL AND completed_at IS NULL", (ms,)
-    )
+    for some in (reads.WITH_DEADLINE, f"FROM tasks INDEXED BY tasks_busy WHERE {reads.BUSY_SQL}"):
+        tx.db.execute(f"UPDATE tasks SET deadline_at = deadline_at + ? WHERE seq IN (SELECT seq {some})", (ms,))
     tx.db.execute("UPDATE OR REPLACE queue_starts SET at = at + ?", (ms,))
 
 
@@ -64,9 +65,10 @@ def touch_keys(tx: Tx) -> None:
 
 
 def register(tx: Tx, executor: Executor) -> None:
-    lost = "UPDATE executors SET state = 'lost' WHERE state IN ('running', 'draining') AND host = ? RETURNING id, pid"
-    for old_id, pid in tx.db.execute(lost, (executor.host,)).fetchall():
-        tx.tell("executor.lost", {"executor_id": old_id, "host": executor.host, "pid": pid})
+    # One daemon has the file at a time: whoever else says that it runs has died, whatever its host was called then.
+    lost = "UPDATE executors SET state = 'lost' WHERE state IN ('running', 'draining') RETURNING id, host, pid"
+    for old_id, host, pid in tx.db.execute(lost).fetchall():
+        tx.tell("executor.lost", {"executor_id": old_id, "host": host, "pid": pid})
     e = executor
     tx.db.execute(
         f"INSERT INTO executors ({', '.join(Executor.__struct_fields__)}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -76,11 +78,11 @@ def register(tx: Tx, executor: Executor) -> None:
     tx.tell("executor.started", {"executor_id": e.id, "host": e.host, "pid": e.pid, "version": e.version})
 
 
-def heartbeat(tx: Tx, executor_id: str, running_now: int, state: str) -> None:
+def heartbeat(tx: Tx, executor_id: str, slots: int, running_now: int, state: str) -> None:
     before = tx.db.execute("SELECT state, host, pid FROM executors WHERE id = ?", (executor_id,)).fetchone()
     tx.db.execute(
-        "UPDATE executors SET heartbeat_at = ?, running = ?, state = ? WHERE id = ?",
-        (tx.now, running_now, state, executor_id),
+        "UPDATE executors SET heartbeat_at = ?, slots = ?, running = ?, state = ? WHERE id = ?",
+        (tx.now, slots, running_now, state, executor_id),
     )
     if before is not None and state == "stopped" and before[0] != "stopped":
         tx.tell("executor.stopped", {"executor_id": executor_id, "host": before[1], "pid": before[2]})
@@ -164,7 +166,7 @@ def _expired_ids(db: sqlite3.Connection, status: str, cutoff: int, limit: int) -
     rows = db.execute(
         "SELECT id FROM (SELECT id, completed_at FROM tasks WHERE status = ? ORDER BY seq LIMIT ?) "
         "WHERE completed_at < ? LIMIT ?",
-        (status, limit * 2, cutoff, limit),
+        (status, limit * EXPIRED_WALK, cutoff, limit),
     )
     return [row[0] for row in rows]
 
@@ -201,4 +203,9 @@ def prune_log(tx: Tx, retention: Retention) -> bool:
     for name, rate in tx.db.execute("SELECT name, rate FROM queues WHERE rate IS NOT NULL").fetchall():
         over = tx.now - round(durations.rate(rate)[1] * 1000)
         tx.db.execute("DELETE FROM queue_starts WHERE queue = ? AND at <= ?", (name, over))
+    # A queue that holds nothing and says nothing is as good as none.
+    tx.db.execute(
+        "DELETE FROM queues WHERE depth = 0 AND max_running IS NULL AND rate IS NULL AND paused = 0 "
+        f"AND name NOT IN (SELECT queue FROM tasks WHERE {reads.BUSY_SQL})"
+    )
     return step in (events, keys)

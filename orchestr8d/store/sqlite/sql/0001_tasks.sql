@@ -103,6 +103,11 @@ CREATE TABLE task_deps (
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX task_deps_task ON task_deps (task_id);
 
+-- Ended tasks whose dependents are not all told yet: a long cascade goes on in steps.
+CREATE TABLE loose_ends (
+  task_id TEXT NOT NULL PRIMARY KEY
+) STRICT, WITHOUT ROWID;
+
 CREATE TABLE attempts (
   id TEXT NOT NULL PRIMARY KEY,
   task_id TEXT NOT NULL,
@@ -195,4 +200,4 @@ CREATE TABLE idempotency (
 CREATE INDEX idempotency_age ON idempotency (created_at);
 
 -- Filled behind the submits, in steps (meta `text_seq` says how far): inside them it would cost as much as the task.
-CREATE VIRTUAL TABLE task_text USING fts5 (title, input, content = '', tokenize = 'unicode61');
+CREATE VIRTUAL TABLE task_text USING fts5 (title, input, content = '', tokenize = 'unicode61', prefix = '2 3');
