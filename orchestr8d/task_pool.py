@@ -157,7 +157,6 @@ class TaskPool:
             self._defect.set_exception(error)
 
     async def _attempt(self, active: Active, adopted: bool) -> None:
-        claim = active.claim
         outcome = await self._outcome(active, adopted)
         if outcome.status == "interrupted" and active.stop.why is None and not adopted:
             await asyncio.sleep(SHORTAGE_PAUSE)

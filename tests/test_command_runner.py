@@ -100,6 +100,68 @@ async def test_exit_code_with_the_last_words(bench: Bench) -> None:
     assert re.fullmatch(r"exited with code 7: \d{4}\n(\d{4}\n)+5000\nno such luck", outcome.error.message)
 
 
+async def test_last_words_show_no_secrets(bench: Bench) -> None:
+    token, word = "o8d_" + "Ab1" * 8, "hunter2" + "x" * 9
+    said = f"password={word} Authorization: Bearer {word} {token}"
+    long = "eyJhbGciOi." + "Ab1" * 2000
+    for script in (
+        f"echo '{said}' >&2; exit 1",
+        f"seq 5000 >&2; echo '{said}' >&2; exit 1",
+        f"printf 'password={long}' >&2; exit 1",
+        f"printf 'at last Bearer {long}\n' >&2; exit 1",
+    ):
+        run = bench.attempt("sh", "-c", script)
+        outcome = await bench.runner.run(run)
+        assert outcome.error is not None and not re.search("hunter2|o8d_|Ab1", outcome.error.message)
+        assert re.search("hunter2|Ab1", (run.directory / "stderr").read_text())
+        outcome = await bench.run("true", check=["sh", "-c", script])
+        assert outcome.error is not None and not re.search("hunter2|o8d_|Ab1", outcome.error.message)
+    outcome = await bench.run("sh", "-c", f"echo 'denied for {token}' >&2; exit 1")
+    assert outcome.error is not None and outcome.error.message == "exited with code 1: denied for [redacted]"
+
+
+# The directory of the attempt whose stderr this is.
+HERE = "d=$(dirname $(readlink /proc/self/fd/2)); "
+
+
+@pytest.mark.parametrize("name", ["stdout", "stderr", "exit"])
+@pytest.mark.parametrize("put", ["mkfifo $d/{0}", "ln -s $PWD/victim $d/{0}", "mkdir $d/{0}", "chmod 0 $d", "rm -r $d"])
+async def test_what_an_attempt_puts_in_the_place_of_its_files(bench: Bench, name: str, put: str) -> None:
+    """Neither waits nor leads elsewhere: it is as if there was nothing."""
+    victim = bench.root / "victim"
+    victim.write_text("v" * 5000)
+    script = f"{HERE} rm $d/{name}; {put.format(name)}; exit 9"
+    run = bench.attempt("sh", "-c", script, output_bytes=1000)
+    outcome = await bench.runner.run(run)
+    assert (kind(outcome), outcome.exit_code, text(outcome)) == ("exit", 9, "")
+    assert outcome.error is not None and "vvv" not in outcome.error.message
+    assert victim.read_text() == "v" * 5000
+
+
+@pytest.mark.slow
+async def test_the_cap_cuts_only_the_attempts_own_file(bench: Bench) -> None:
+    victim = bench.root / "victim"
+    victim.write_text("v" * 5000)
+    run = bench.attempt(
+        "sh", "-c", f"{HERE} ln -sf $PWD/victim $d/stdout; head -c 3000 /dev/zero >&2", output_bytes=1000
+    )
+    outcome = await bench.runner.run(run)
+    assert (kind(outcome), outcome.output_bytes, text(outcome)) == ("output_limit", 1000, "")
+    assert victim.read_text() == "v" * 5000
+
+
+async def test_what_an_attempt_puts_in_the_place_of_its_checks_files(bench: Bench) -> None:
+    victim = bench.root / "victim"
+    victim.write_text("untouched")
+    planted = f"{HERE} mkfifo $d/check.stdout; ln -s $PWD/victim $d/check.stderr; ln -s $PWD/victim $d/check.exit"
+    outcome = await bench.run("sh", "-c", planted, check=["sh", "-c", "echo so; echo no >&2; exit 3"])
+    assert outcome.error is not None and outcome.error.message == "check: exited with code 3: no"
+    assert victim.read_text() == "untouched"
+    outcome = await bench.run("sh", "-c", f"{HERE} mkdir $d/check.stdout", check=["true"])
+    assert kind(outcome) == "check" and outcome.error is not None
+    assert "check.stdout" in outcome.error.message
+
+
 async def test_signals(bench: Bench) -> None:
     for name in ("SEGV", "KILL", "TERM", "USR1", "PIPE"):
         outcome = await bench.run("sh", "-c", f"kill -{name} $$")

@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from orchestr8d.clock import SystemClock
-from orchestr8d.processes import Processes, sweep, table
+from orchestr8d.processes import UNKNOWN, Processes, sweep, table
 from orchestr8d.processes.tree import Self
+from orchestr8d.status_api.peers import Peers
 from tests.running import Bench, running, until
 
 # Each leaves processes behind that note their pids; {leaf} sleeps, {stubborn} ignores SIGTERM too.
@@ -218,7 +219,49 @@ async def test_attempt_of(bench: Bench) -> None:
     await until(lambda: bench.processes.attempt_of(other.pid) == "of-another")
     other.kill()
     other.wait()
-    assert bench.processes.attempt_of(other.pid) is None
+    assert bench.processes.attempt_of(other.pid) == UNKNOWN
+
+
+CONNECTED = """
+import os, socket, sys
+s = socket.socket(socket.AF_UNIX)
+s.connect(sys.argv[2])
+if sys.argv[1] == "handed on":
+    parent = os.getpid()
+    if os.fork():
+        os._exit(0)
+    # Whoever it is that reaps the one that connected.
+    while os.path.exists(f"/proc/{parent}"):
+        pass
+s.sendall(b"who am I?\\n")
+s.recv(1)
+"""
+
+
+@pytest.mark.parametrize("how", ["kept", "handed on"])
+async def test_who_connected_from_inside_an_attempt_is_not_the_owner(bench: Bench, how: str) -> None:
+    """Also when the process that connected is gone, and a child of it speaks."""
+    peers = Peers(bench.processes.attempt_of)
+    callers: list[str | None] = []
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readline()
+        callers.append(peers.caller(writer.transport).attempt_id)
+        writer.close()
+
+    path = str(bench.root / "socket")
+    async with await asyncio.start_unix_server(answer, path):
+        own_reader, own = await asyncio.open_unix_connection(path)
+        own.write(b"\n")
+        await own_reader.read()
+        own.close()
+        (bench.root / "connect.py").write_text(CONNECTED)
+        run = bench.attempt("sh", "-c", f"'{sys.executable}' connect.py '{how}' socket; exec sleep 300")
+        running_ = asyncio.create_task(bench.runner.run(run))
+        await until(lambda: len(callers) == 2)
+        run.stop.ask("cancelled")
+        await running_
+    assert callers == [None, run.attempt_id if how == "kept" else UNKNOWN]
 
 
 async def test_a_daemon_within_an_attempt_leaves_nothing(bench: Bench) -> None:

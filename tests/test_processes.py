@@ -6,6 +6,7 @@ import asyncio
 import os
 import resource
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -16,6 +17,7 @@ import pytest
 from orchestr8d.clock import SystemClock
 from orchestr8d.core.ids import uuid7
 from orchestr8d.processes import Child, Files, Launch, NotFound, Processes, boot_of, recorded, signal_of, table
+from orchestr8d.processes.files import create, cut, open_regular, read, size
 from orchestr8d.processes.tree import Known, Lineage, Self
 from tests.running import running, until
 
@@ -36,9 +38,9 @@ class Starter:
     async def start(self, script: str, **more: object) -> Child:
         self._n += 1
         env = {"PATH": os.environ["PATH"]}
-        launch = {"argv": ["sh", "-c", script], "cwd": str(self.root), "env": env, **more}
         directory = self.root / "a" / f"{self._n}"
-        return await self.processes.spawn(Launch(uuid7(0), directory=directory, **launch))  # type: ignore[arg-type]
+        launch = {"argv": ["sh", "-c", script], "cwd": str(self.root), "env": env, "directory": directory, **more}
+        return await self.processes.spawn(Launch(uuid7(0), **launch))  # type: ignore[arg-type]
 
     async def output(self, script: str, **more: object) -> str:
         child = await self.start(script, **more)
@@ -170,6 +172,68 @@ async def test_other_shells(starter: Starter, shell: str, monkeypatch: pytest.Mo
     await until(lambda: table.locks_limit(child.pid) == Self.read().tag(child.attempt_id))
     result = await starter.processes.end(child, 5.0)
     assert result.status == 143 == recorded(child.files)
+
+
+async def test_bytes_that_are_no_text_reach_the_command(starter: Starter) -> None:
+    env = {"PATH": os.environ["PATH"], "ODD": os.fsdecode(b"\xff\xfe")}
+    assert await starter.output('printf %s "$ODD" | od -An -tx1', env=env) == " ff fe\n"
+    for odd in ("nul\0", "\ud800"):
+        with pytest.raises(ValueError, match=r"null byte|surrogates"):
+            await starter.start("", env={"PATH": os.environ["PATH"], "ODD": odd})
+
+
+async def test_many_are_started_at_once(processes: Processes, tmp_path: Path) -> None:
+    starter = Starter(processes, tmp_path)
+    outputs = [starter.output(f"echo {n} $N", env={"PATH": os.environ["PATH"], "N": str(n)}) for n in range(60)]
+    assert await asyncio.gather(*outputs) == [f"{n} {n}\n" for n in range(60)]
+
+
+@pytest.mark.parametrize("step", ["", "check"])
+async def test_a_step_makes_its_files_anew(starter: Starter, step: str) -> None:
+    """Nothing that lies in their place is waited for, written to or read."""
+    directory, victim = starter.root / "attempt", starter.root / "victim"
+    directory.mkdir()
+    victim.write_text("untouched")
+    files = Files(directory, f"{step}." if step else "")
+    os.mkfifo(files.stdout)
+    Path(files.stderr).symlink_to(victim)
+    Path(files.exit).symlink_to(victim)
+    out = await starter.output("cat; echo fine >&2", directory=directory, step=step, stdin=b"words")
+    assert (out, Path(files.stderr).read_text(), victim.read_text()) == ("words", "fine\n", "untouched")
+    Path(files.exit).unlink()
+    Path(files.exit).mkdir()
+    with pytest.raises(OSError, match="exit"):
+        await starter.start("", directory=directory, step=step)
+
+
+def test_only_regular_files_are_an_attempts(tmp_path: Path) -> None:
+    victim, path = tmp_path / "victim", tmp_path / "path"
+    victim.write_text("0123456789")
+
+    def link() -> None:
+        path.symlink_to(victim)
+
+    def dangling() -> None:
+        path.symlink_to(tmp_path / "nowhere")
+
+    def socket_() -> None:
+        socket.socket(socket.AF_UNIX).bind(str(path))
+
+    for put in (link, dangling, socket_, lambda: os.mkfifo(path), path.mkdir, lambda: None):
+        put()
+        assert (open_regular(path), read(str(path), 5), size(str(path))) == (None, b"", 0)
+        assert open_regular(path, os.O_WRONLY) is None
+        cut(str(path), 0)
+        if path.is_symlink() or path.exists():
+            with pytest.raises(FileExistsError):
+                create(str(path), b"x")
+            path.rmdir() if path.is_dir() and not path.is_symlink() else path.unlink()
+    assert victim.read_text() == "0123456789"
+    assert not (tmp_path / "nowhere").exists()
+    assert (read(str(victim), 3, 2), size(str(victim))) == (b"234", 10)
+    cut(str(victim), 20)
+    cut(str(victim), 4)
+    assert victim.read_text() == "0123"
 
 
 async def test_missing_program(starter: Starter) -> None:

@@ -26,7 +26,7 @@ from orchestr8d.processes.sweep import Sweeper, reap
 from orchestr8d.processes.tree import Known, Lineage, Self
 
 __all__ = [
-    "MARKER", "Child", "Exit", "Files", "Found", "Launch", "NotFound", "Processes", "Unwatched",
+    "MARKER", "UNKNOWN", "Child", "Exit", "Files", "Found", "Launch", "NotFound", "Processes", "Unwatched",
     "boot_of", "recorded", "signal_of",
 ]  # fmt: skip
 

@@ -18,7 +18,7 @@ from orchestr8d.processes.spawn import spawn
 MARKER = "ORCHESTR8_ATTEMPT_ID"
 SHELL = "/bin/sh"
 
-# $1 tag, $2 exit file, $3 directory, $4 soft limit of descriptors, then the command. Why it is as it is:
+# $1 tag, $2 directory, $3 soft limit of descriptors, then the command; descriptor 4 is the exit file. Why it is so:
 # - descriptor 3 is the command's stderr, the shell's own goes nowhere: "Killed" and the like would be mixed in. It is
 #   given in a subshell, as a redirection of a plain command holds in dash's own process until the command has ended
 # - traps, not ignoring, which the command would inherit: a signal to the group must not end the shell first
@@ -27,15 +27,16 @@ SHELL = "/bin/sh"
 # - a daemon wants many descriptors, but programs that use select(2), or close all that they might have, want few
 # - a function has its own $@, so that no variable of ours can shadow one of the command's
 # - the command is an absolute path, else `exit` or `eval` would run as the shell's own
-# - the status goes over a file that is already filled: on a full disk there is room to overwrite, none to write
+# - the status goes over a file that is already filled: on a full disk there is room to overwrite, none to write. It is
+#   open from the start: the command may put something else in its place
 SHIM = """\
 trap : HUP INT QUIT USR1 USR2 ALRM TERM
 umask 022
 ulimit -w "$1" || ulimit -x "$1"
-ulimit -S -n "$4"
-run() { cd -- "$3" && unset OLDPWD && shift 4 && exec "$@" 3>&-; }
+ulimit -S -n "$3"
+run() { cd -- "$2" && unset OLDPWD && shift 3 && exec "$@" 3>&- 4>&-; }
 (run "$@" 2>&3) && s=0 || s=$?
-printf '%03d\\n' "$s" 1<>"$2"
+printf '%03d\\n' "$s" >&4
 exit "$s"
 """
 _UNWRITTEN = b"...\n"
@@ -97,13 +98,14 @@ def start(launch: Launch, tag: int, descriptors: int, boot: str) -> int:
     try:
         return spawn(
             SHELL,
-            ["sh", "-c", SHIM, name, str(tag), files.exit, launch.cwd, str(descriptors), program, *launch.argv[1:]],
+            ["sh", "-c", SHIM, name, str(tag), launch.cwd, str(descriptors), program, *launch.argv[1:]],
             env,
             [
                 (0, stdin, os.O_RDONLY, 0),
                 (1, files.stdout, out, 0o600),
                 (2, "/dev/null", os.O_WRONLY, 0),
                 (3, files.stderr, out, 0o600),
+                (4, files.exit, os.O_WRONLY | os.O_NOFOLLOW, 0),
             ],
             _DEFAULTS,
         )

@@ -15,7 +15,7 @@ from functools import cache
 _SETSIGDEF, _SETSIGMASK, _SETSID = 0x04, 0x08, 0x80
 _ROOM = 1024
 
-# Nothing here sets errno: the functions return the error's number.
+# What can fail returns the error's number; errno is not used.
 _int, _short, _pointer, _string = ctypes.c_int, ctypes.c_short, ctypes.c_void_p, ctypes.c_char_p
 _strings = ctypes.POINTER(_string)
 _libc = ctypes.CDLL(None)

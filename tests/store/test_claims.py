@@ -275,3 +275,11 @@ async def test_rank_holds_over_queues_when_a_key_passes_some_over(hand: Hand) ->
     await hand.add("4")
     assert await hand.names(2) == ["1", "3"]
     assert await hand.names() == ["4"]
+
+
+async def test_one_that_starts_twice_in_a_moment_counts_twice(hand: Hand) -> None:
+    await hand.store.put_queue("q", {"rate": "2/m"})
+    task = await hand.add(queue="q")
+    for _ in range(2):
+        await hand.end(await hand.start(task), "interrupted")
+    assert await hand.claim() == []

@@ -28,6 +28,9 @@ __all__ = [
     "schema_version",
 ]  # fmt: skip
 _READERS = 2
+# 16 MB of log between two checkpoints (SQLite by itself: 4): pages that are written again and again, as those of the
+# indexes are, goes to the file once.
+_CHECKPOINT_PAGES = 4000
 
 
 async def open_store(
@@ -45,6 +48,7 @@ async def open_store(
     try:
         await in_thread(db, schema.migrate, raw(db))
         await in_thread(db, raw(db).execute, f"PRAGMA synchronous = {synchronous}")
+        await in_thread(db, raw(db).execute, f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
         follower = Follower()
         follower.last_queued_at = await in_thread(db, last_queued_at, raw(db))
         steps = await in_thread(db, upkeep.watch_steps, raw(db), clock)
