@@ -176,7 +176,7 @@ class Logs:
 class Events:
     """Server-sent events, without a gap over reconnections; without `after`, what happens from now on.
 
-    `position` is the id of the last event: None until the first one came.
+    `position` is up to where the log was read: None until the daemon told, which it does at once and every 15 seconds.
     """
 
     def __init__(self, request: Request, patience: float, clock: Clock) -> None:
@@ -209,7 +209,7 @@ class Events:
             fields[name] = f"{fields[name]}\n{value}" if name == "data" and "data" in fields else value
         if fields.get("id", "").isdecimal():
             self.position = int(fields["id"])
-        if "data" not in fields:  # a comment
+        if "data" not in fields:  # a comment, or a position only
             return None
         data: Any = json.loads(fields["data"])
         # `gap` is about the stream and has no envelope of its own.

@@ -72,12 +72,7 @@ def admit(new: NewTask, facts: Facts, task_id: str, seq: int, now: int) -> Admit
             return holder
         if new.on_conflict == "reject":
             raise Problem("conflict", f"unique_key {new.unique_key!r} is held by task {holder.id}")
-    if facts.depth >= facts.queue_depth:
-        raise Problem(
-            "rate-limited",
-            f"queue {new.queue!r} is full: {facts.queue_depth} tasks wait in it ([limits] queue_depth)",
-            retry_after=10,
-        )
+    check_depth(new.queue, facts)
     # A holder that only waits is cancelled in the same transaction; one that runs has processes to be waited for.
     edges += [("unique", task.id) for task in facts.same_key if task.status in BUSY]
     for other in spec.depends_on:
@@ -108,6 +103,16 @@ def admit(new: NewTask, facts: Facts, task_id: str, seq: int, now: int) -> Admit
     if cut_off:
         _fail_at_birth(admitted, cut_off, now)
     return admitted
+
+
+def check_depth(queue: str, facts: Facts) -> None:
+    """Raises Problem when no more tasks may wait in `queue`."""
+    if facts.depth >= facts.queue_depth:
+        raise Problem(
+            "rate-limited",
+            f"queue {queue!r} is full: {facts.queue_depth} tasks wait in it ([limits] queue_depth)",
+            retry_after=10,
+        )
 
 
 def wake(new: NewTask, now: int) -> tuple[int | None, int]:

@@ -11,8 +11,9 @@ from functools import reduce
 from typing import Annotated, Any, Literal, TypeVar, Union
 
 import msgspec
+from msgspec import UNSET
 
-from orchestr8d.core.errors import Fault, Problem, did_you_mean, refuse
+from orchestr8d.core.errors import Fault, did_you_mean, enough
 
 T = TypeVar("T")
 
@@ -33,25 +34,32 @@ def convert(
     try:
         return msgspec.convert(value, into, strict=strict), []
     except msgspec.ValidationError as e:
-        faults = _Walk(later, strict).faults_of(value, into)
-        return None, faults or [_fault(str(e))]
+        walk = _Walk(later, strict)
+        walk.explain(value, into, "", e)
+        return None, walk.faults or [_fault(str(e))]
 
 
-def decode_json(body: bytes, decoder: msgspec.json.Decoder[T], *, later: frozenset[str] = frozenset()) -> T:
-    """The document as `decoder` types it, or Problem with all faults. A valid one costs one msgspec pass."""
+def decode_json(
+    body: bytes, decoder: msgspec.json.Decoder[T], *, later: frozenset[str] = frozenset()
+) -> tuple[T | None, list[Fault]]:
+    """The document as `decoder` types it, and no faults: a valid one costs one msgspec pass.
+
+    With faults it is what is right of the document, for further checks: a struct in which UNSET stands for fields that
+    are wrong or missing, also where its type does not say so; None when nothing is right.
+    """
     try:
-        return decoder.decode(body)
+        return decoder.decode(body), []
     except msgspec.ValidationError as e:
-        reason = str(e)
+        wrong = e
     except (ValueError, RecursionError) as e:  # DecodeError, UnicodeDecodeError
-        raise Problem("invalid", f"the body is not valid JSON: {e}") from None
+        return None, [Fault("", f"the body is not valid JSON: {e}")]
     try:
         value = msgspec.json.decode(body)
     except (ValueError, RecursionError) as e:
-        raise Problem("invalid", f"the body is not valid JSON: {e}") from None
-    _, faults = convert(value, decoder.type, later=later)
-    refuse(faults or [_fault(reason)])
-    raise AssertionError("refuse() raised")
+        return None, [Fault("", f"the body is not valid JSON: {e}")]
+    walk = _Walk(later, strict=True)
+    right = walk.explain(value, decoder.type, "", wrong)
+    return None if right is UNSET else right, walk.faults or [_fault(str(wrong))]
 
 
 def unknown(path: str, name: str, known: Sequence[str], *, what: str = "field") -> Fault:
@@ -60,62 +68,81 @@ def unknown(path: str, name: str, known: Sequence[str], *, what: str = "field") 
 
 
 class _Walk:
-    """Collects the faults of one value."""
+    """Collects the faults of one value, until there are enough. What converts as a whole is not looked into, so that
+    the time goes into what is wrong and not into how much there is."""
 
     def __init__(self, later: frozenset[str], strict: bool) -> None:
         self._later = later
         self._strict = strict
-        self._faults: list[Fault] = []
+        self.faults: list[Fault] = []
 
-    def faults_of(self, value: object, into: Any) -> list[Fault]:
-        self._any(value, into, "")
-        return self._faults
+    def _right(self, value: object, into: Any, path: str) -> Any:
+        """`value` as `into`, or what is right of it; UNSET when nothing is."""
+        if enough(self.faults):
+            return UNSET
+        try:
+            return msgspec.convert(value, into, strict=self._strict)
+        except msgspec.ValidationError as e:
+            return self.explain(value, into, path, e)
 
-    def _any(self, value: object, into: Any, path: str) -> None:
+    def explain(self, value: object, into: Any, path: str, error: msgspec.ValidationError) -> Any:
+        """The same for what failed with `error` as a whole."""
         for member in _members(into):
             bare, metas = _bare(member)
-            origin = typing.get_origin(bare) or bare
+            origin, args = typing.get_origin(bare) or bare, typing.get_args(bare)
             if isinstance(value, dict) and _is_struct(bare):
                 return self._struct(value, bare, path)
-            if isinstance(value, dict) and origin is dict and typing.get_args(bare):
-                if self._leaf(value, _annotated(dict[str, Any], metas), path):
-                    for key, item in value.items():
-                        self._any(item, typing.get_args(bare)[1], f"{path}.{key}" if path else str(key))
-                return None
-            if isinstance(value, list) and origin is list and typing.get_args(bare):
-                if self._leaf(value, _annotated(list[Any], metas), path):
-                    for i, item in enumerate(value):
-                        self._any(item, typing.get_args(bare)[0], f"{path}[{i}]")
-                return None
-        self._leaf(value, into, path)
-        return None
+            if isinstance(value, dict) and origin is dict and args:
+                return self._dict(value, args[1], metas, path)
+            if isinstance(value, list) and origin is list and args:
+                return self._list(value, args[0], metas, path)
+        if isinstance(value, str) and f"{_IN_BATCH.sub('', path)}={value}" in self._later:
+            self.faults.append(Fault(path, f"{value!r} is {_NOT_YET}", "not-available"))
+        else:
+            self.faults.append(Fault(path, _explain(value, into) or _fault(str(error)).message))
+        return UNSET
 
-    def _struct(self, value: dict[Any, Any], into: type[msgspec.Struct], path: str) -> None:
+    def _struct(self, value: dict[Any, Any], into: type[msgspec.Struct], path: str) -> Any:
         fields = {f.encode_name: f for f in msgspec.structs.fields(into)}
+        right: dict[str, Any] = {f.name: UNSET for f in fields.values() if f.required}
         not_yet = False
         for name, item in value.items():
+            if enough(self.faults):
+                break
             at = f"{path}.{name}" if path else str(name)
             if name in fields:
-                self._any(item, fields[name].type, at)
+                right[fields[name].name] = self._right(item, _without_unset(fields[name].type), at)
             elif "=" not in name and _IN_BATCH.sub("", at) in self._later:
                 not_yet = True
-                self._faults.append(Fault(at, _NOT_YET, "not-available"))
+                self.faults.append(Fault(at, _NOT_YET, "not-available"))
             elif into.__struct_config__.forbid_unknown_fields:
-                self._faults.append(unknown(at, str(name), list(fields)))
-        if not_yet:  # another kind of thing was asked for: what this kind lacks is beside the point
-            return
-        for name, field in fields.items():
-            if field.required and name not in value:
-                self._faults.append(Fault(f"{path}.{name}" if path else name, "required, but missing"))
+                self.faults.append(unknown(at, str(name), list(fields)))
+        if not not_yet:  # else another kind of thing was asked for: what this kind lacks is beside the point
+            for name, field in fields.items():
+                if field.required and name not in value:
+                    self.faults.append(Fault(f"{path}.{name}" if path else name, "required, but missing"))
+        return into(**right)
 
-    def _leaf(self, value: object, into: Any, path: str) -> bool:
+    def _dict(self, value: dict[Any, Any], into: Any, metas: Sequence[msgspec.Meta], path: str) -> Any:
+        if not self._is_shaped(value, dict[str, Any], metas, path):
+            return UNSET
+        items = {key: self._right(item, into, f"{path}.{key}" if path else str(key)) for key, item in value.items()}
+        return {key: item for key, item in items.items() if item is not UNSET}
+
+    def _list(self, value: list[Any], into: Any, metas: Sequence[msgspec.Meta], path: str) -> Any:
+        if not self._is_shaped(value, list[Any], metas, path):
+            return UNSET
+        items = [self._right(item, into, f"{path}[{i}]") for i, item in enumerate(value)]
+        # Items keep their places, so only structs, of which something may be right, can stand without the wrong ones.
+        return items if _is_struct(into) else UNSET
+
+    def _is_shaped(self, value: object, bare: Any, metas: Sequence[msgspec.Meta], path: str) -> bool:
+        """Whether a container is right, whatever its items are."""
+        into = _annotated(bare, metas)
         try:
-            msgspec.convert(value, _without_unset(into), strict=self._strict)
+            msgspec.convert(value, into, strict=self._strict)
         except msgspec.ValidationError as e:
-            if isinstance(value, str) and f"{_IN_BATCH.sub('', path)}={value}" in self._later:
-                self._faults.append(Fault(path, f"{value!r} is {_NOT_YET}", "not-available"))
-            else:
-                self._faults.append(Fault(path, _explain(value, into) or _fault(str(e)).message))
+            self.faults.append(Fault(path, _explain(value, into) or _fault(str(e)).message))
             return False
         return True
 
@@ -156,7 +183,7 @@ def _bare(member: Any) -> tuple[Any, list[msgspec.Meta]]:
     return member, []
 
 
-def _annotated(into: Any, metas: list[msgspec.Meta]) -> Any:
+def _annotated(into: Any, metas: Sequence[msgspec.Meta]) -> Any:
     for meta in metas:
         into = Annotated[into, meta]
     return into

@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime
 
+from orchestr8d.core import patterns
+
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _SIZES = {"": 1, "b": 1, "kb": 1 << 10, "mb": 1 << 20, "gb": 1 << 30, "tb": 1 << 40}
-# Whatever it takes is below MAX_SECONDS, so that the pattern in a schema is all that needs to be checked.
-DURATION_PATTERN = r"^([0-9]{1,9}s|[0-9]{1,8}m|[0-9]{1,6}h|[0-9]{1,5}d)$"
-_DURATION = re.compile(DURATION_PATTERN)
-_SIZE = re.compile(r"^\s*([0-9]+(?:\.[0-9]+)?)\s*([kmgt]?b?)\s*$", re.IGNORECASE)
-_RATE = re.compile(r"^([0-9]{1,6})/([0-9]{0,6})([smhd])$")
+_DURATION = re.compile(patterns.DURATION)
+_SIZE = re.compile(r" *([0-9]{1,18}(?:\.[0-9]{1,18})?) *([kmgt]?b?) *", re.IGNORECASE)
+_RATE = re.compile(patterns.RATE)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 # Past this, a due time would leave the range of a datetime.
 MAX_SECONDS = 100_000 * 86400.0
@@ -20,12 +20,16 @@ MAX_SECONDS = 100_000 * 86400.0
 def seconds(value: str | float) -> float:
     """`90`, `"90s"`, `"15m"`, `"2h"`, `"3d"` in seconds. ValueError for anything else, negatives and NaN included."""
     if isinstance(value, str):
-        if not _DURATION.match(value):
+        if not is_duration(value):
             raise ValueError('expected seconds as a number, or a duration like "90s", "15m", "2h", "3d"')
         value = float(value[:-1]) * _UNITS[value[-1]]
     if not 0 <= value <= MAX_SECONDS:
         raise ValueError("expected a duration between 0 and 100,000 days")
     return float(value)
+
+
+def is_duration(text: str) -> bool:
+    return _DURATION.fullmatch(text) is not None
 
 
 def size(value: str | int) -> int:
@@ -34,7 +38,7 @@ def size(value: str | int) -> int:
         if value < 0:
             raise ValueError("expected a size of 0 or more")
         return value
-    m = _SIZE.match(value)
+    m = _SIZE.fullmatch(value)
     if not m:
         raise ValueError('expected bytes as a number, or a size like "16 MB"')
     unit = m[2].lower()
@@ -43,8 +47,8 @@ def size(value: str | int) -> int:
 
 def rate(value: str) -> tuple[int, float]:
     """`"30/m"` as (30 starts, 60.0 seconds); `"5/10s"` too."""
-    m = _RATE.match(value)
-    if not m or int(m[1]) < 1 or m[2] == "0":
+    m = _RATE.fullmatch(value)
+    if not m:
         raise ValueError('expected starts per time, like "30/m", "2/s" or "5/10m"')
     return int(m[1]), float(int(m[2] or 1) * _UNITS[m[3]])
 

@@ -30,6 +30,12 @@ STATUS: dict[str, int] = {
     "not-available": 422, "rate-limited": 429, "unavailable": 503,
 }  # fmt: skip
 
+# So many faults are listed; whoever has more begins with these.
+MOST_FAULTS = 100
+# In characters: what is quoted of an input is cut, and a name that is long has no near one.
+_LONGEST = 500
+_LONGEST_NAME = 100
+
 
 class Fault(msgspec.Struct, frozen=True):
     """One thing wrong with an input, at a path such as `tasks[7].options.priority`."""
@@ -60,17 +66,33 @@ class LeaseLost(Exception):
     """A finish by someone who no longer holds the attempt: nothing was changed."""
 
 
+def enough(faults: Sequence[Fault]) -> bool:
+    """Whether more than what is listed is known to be wrong: there is no use in looking further."""
+    return len(faults) > MOST_FAULTS
+
+
 def refuse(faults: Sequence[Fault]) -> None:
     """Raise one Problem for all faults, if there are any. A fault that means 400 wins over those that mean 422."""
     if not faults:
         return
     worst = min(faults, key=lambda f: (STATUS[f.kind], f.kind != "unprocessable"))
-    first = faults[0]
+    listed = [Fault(_short(fault.path), _short(fault.message), fault.kind) for fault in faults[:MOST_FAULTS]]
     more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
-    raise Problem(worst.kind, f"{first.path}: {first.message}{more}" if first.path else first.message + more, faults)
+    if enough(faults):
+        more = " (and many more)"
+        listed.append(Fault("", f"there is more: the first {MOST_FAULTS} faults are listed", worst.kind))
+    first = listed[0]
+    raise Problem(worst.kind, f"{first.path}: {first.message}{more}" if first.path else first.message + more, listed)
+
+
+def _short(text: str) -> str:
+    """Names and values of the input stand in what is said of them, and they may be as long as the input."""
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
 
 
 def did_you_mean(name: str, known: Sequence[str]) -> str:
     """` (did you mean 'x'?)` for the nearest known name, else nothing."""
+    if len(name) > _LONGEST_NAME:
+        return ""
     near = get_close_matches(name, known, n=1, cutoff=0.6)
     return f" (did you mean {near[0]!r}?)" if near else ""

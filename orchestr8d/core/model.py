@@ -78,6 +78,8 @@ class NewTask(msgspec.Struct, kw_only=True):
     run_at: int | None = None
     delay: float | None = None
     retry_of: str | None = None
+    # Where it stood in what was submitted, for faults: `tasks[3].` in a batch.
+    at: str = ""
 
 
 class Task(msgspec.Struct):

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
 from orchestr8d.core import admission
-from orchestr8d.core.admission import Change, Happened
+from orchestr8d.core.admission import Change, Facts, Happened
 from orchestr8d.core.errors import Problem
-from orchestr8d.core.model import NewTask, Task
+from orchestr8d.core.model import NewTask, Progress, Task
 from orchestr8d.core.states import BUSY, FINAL, WAITING
+
+# What an attempt is started with, of a task's spec.
+_USED: Final = ("command", "prompt", "cwd", "env", "stdin", "check", "timeout", "stall_timeout")
 
 
 def cancel(task: Task, now: int) -> Change | None:
@@ -40,18 +43,25 @@ def resume(task: Task, now: int, last_queued_at: int, head_start: float) -> Chan
     return Change(task, {"paused": 0}, [])
 
 
-def edit(task: Task, new: NewTask, now: int, last_queued_at: int, head_start: float) -> Change:
-    """`new` is what the task shall be; fields that were used already (it ran once) can no longer change."""
+def edit(task: Task, new: NewTask, facts: Facts, now: int) -> Change:
+    """`new` is what the task shall be; fields that were used already (it ran once) can no longer change. `facts.depth`
+    is that of the new queue."""
     if task.status not in WAITING:
         raise Problem("conflict", f"task {task.id} is {task.status}: it can be changed only before it runs")
-    spec = admission.encode_spec(new.spec)
     old = admission.as_new(task)
     moved = new.delay is not None or new.run_at != old.run_at
-    used = (spec, new.queue, new.concurrency_key) != (task.spec, task.queue, task.concurrency_key)
-    if task.attempt and (used or moved):
-        raise Problem("conflict", f"task {task.id} has run already: only its priority can be changed")
+    if task.attempt:
+        used = [name for name in _USED if getattr(new.spec, name) != getattr(old.spec, name)]
+        used += [name for name in ("queue", "concurrency_key") if getattr(new, name) != getattr(old, name)]
+        used += ["run_at"] if moved else []
+        if used:
+            raise Problem("conflict", f"task {task.id} has run already: {', '.join(used)} can no longer be changed")
+    if new.queue != task.queue:
+        admission.check_depth(new.queue, facts)
+    last_queued_at, head_start = facts.last_queued_at, facts.head_start
     change: dict[str, Any] = {
-        "spec": spec, "queue": new.queue, "priority": new.priority, "concurrency_key": new.concurrency_key,
+        "spec": admission.encode_spec(new.spec), "queue": new.queue, "priority": new.priority,
+        "concurrency_key": new.concurrency_key,
         "deadline_at": task.deadline_at if new.spec.deadline == old.spec.deadline else
         None if new.spec.deadline is None else task.created_at + round(new.spec.deadline * 1000),
     }  # fmt: skip
@@ -86,8 +96,10 @@ def retry(task: Task, statuses: dict[str, str]) -> NewTask:
     return new
 
 
-def progress(task: Task, attempt_id: str, value: Any, encoded: str) -> Change:
+def progress(task: Task, attempt_id: str, said: Progress) -> Change:
+    """What is not said stays as it was said last."""
     if task.status not in BUSY:
         raise Problem("conflict", f"task {task.id} is {task.status}: only a running one makes progress")
+    value = msgspec.to_builtins(task.read_progress()) | msgspec.to_builtins(said)
     data = {"status": task.status, "attempt_id": attempt_id, **value}
-    return Change(task, {"progress": encoded}, [Happened("task.progress", data)])
+    return Change(task, {"progress": msgspec.json.encode(value).decode()}, [Happened("task.progress", data)])

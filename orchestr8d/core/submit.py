@@ -4,26 +4,29 @@ from __future__ import annotations
 
 import fnmatch
 import re
+from collections.abc import Collection
 from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from orchestr8d.core import durations
-from orchestr8d.core.errors import Fault
+from orchestr8d.core import durations, patterns
+from orchestr8d.core.errors import Fault, enough, refuse
 from orchestr8d.core.model import PRIORITIES, Backoff, NewTask, Spec
 
 # A string or number with the meaning of a duration; the pattern stands in the OpenAPI document.
-_EXPECTED = {"expected": 'seconds as a number, or a duration like "90s", "15m", "2h", "3d", up to 100,000 days'}
+_EXPECTED = 'seconds as a number, or a duration like "90s", "15m", "2h", "3d", up to 100,000 days'
 Duration = (
-    Annotated[str, Meta(pattern=durations.DURATION_PATTERN, extra=_EXPECTED)]
+    Annotated[str, patterns.whole(patterns.DURATION, _EXPECTED)]
     | Annotated[float, Meta(ge=0, le=durations.MAX_SECONDS)]
 )
-Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:@-]{0,127}$")]
+Name = Annotated[
+    str, patterns.whole(patterns.NAME, "1 to 128 letters, digits or _.:@- that begin with a letter or digit")
+]
 Key = Annotated[str, Meta(min_length=1, max_length=512)]
 Argv = Annotated[list[str], Meta(min_length=1, max_length=10_000)]
+Env = Annotated[dict[str, str], Meta(max_length=10_000)]
 Priority = Literal["critical", "high", "normal", "low"] | Annotated[int, Meta(ge=-100, le=100)]
-TaskId = Annotated[str, Meta(pattern=r"^[0-9a-f-]{36}$")]
 
 # Fields of capabilities that this version does not have: 422 `not-available`, by path from the task.
 LATER: frozenset[str] = frozenset(
@@ -38,7 +41,10 @@ LATER_VALUES = {"options.on_failure": "callback"}
 # execve's own limits on Linux: one string, and all strings together (a quarter of the 8 MB stack).
 MAX_ARG = 128 * 1024 - 1
 MAX_ARGS = 1_800_000
-_ENV_NAME = re.compile(r"^[A-Za-z_][A-Za-z0-9_]*$")
+# How deep metadata may be nested: far below what a decoder gives up at.
+MAX_DEPTH = 64
+_ENV_NAMES = re.compile(rf"(?:{patterns.ENV_NAME}\0)*")
+_ENV_NAME = re.compile(patterns.ENV_NAME)
 
 
 class BackoffIn(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -78,7 +84,7 @@ class TaskIn(Struct, forbid_unknown_fields=True, omit_defaults=True):
 
     command: Argv
     cwd: str | None = None
-    env: dict[str, str] = {}
+    env: Env = {}
     stdin: str | None = None
     options: Options = Options()
 
@@ -103,6 +109,7 @@ class OptionsPatch(Struct, forbid_unknown_fields=True, omit_defaults=True):
     delay: Duration | UnsetType | None = UNSET
     concurrency_key: Key | UnsetType | None = UNSET
     queue: Name | UnsetType = UNSET
+    allow_failed: bool | UnsetType = UNSET
     check: Argv | UnsetType | None = UNSET
     tags: Annotated[list[Key], Meta(max_length=100)] | UnsetType = UNSET
     metadata: dict[str, Any] | UnsetType = UNSET
@@ -114,7 +121,7 @@ class TaskPatch(Struct, forbid_unknown_fields=True, omit_defaults=True):
 
     command: Argv | UnsetType = UNSET
     cwd: str | UnsetType | None = UNSET
-    env: dict[str, str] | UnsetType = UNSET
+    env: Env | UnsetType = UNSET
     stdin: str | UnsetType | None = UNSET
     priority: Priority | UnsetType = UNSET
     options: OptionsPatch | UnsetType = UNSET
@@ -133,6 +140,10 @@ def _seconds(value: str | float | None) -> float | None:
     return None if value is None else durations.seconds(value)
 
 
+def _time(value: str | None) -> int | None:
+    return None if value is None else durations.parse_time(value)
+
+
 def priority(value: str | int) -> int:
     return PRIORITIES[value] if isinstance(value, str) else value
 
@@ -143,28 +154,47 @@ def _backoff(value: str | BackoffIn) -> Backoff:
     return Backoff(value.kind, durations.seconds(value.base), durations.seconds(value.cap), value.jitter)
 
 
+def check(task: TaskIn | TaskPatch, policy: Policy, faults: list[Fault], at: str = "") -> None:
+    """Adds what the types cannot say to `faults`, with paths that begin with `at`. UNSET stands for what a patch leaves
+    out, and for what is wrong already (core.decode)."""
+    o = task.options if task.options is not UNSET else OptionsPatch()
+    if task.command is not UNSET:
+        _check_argv(task.command, f"{at}command", policy, faults)
+    if task.env is not UNSET:
+        _check_env(task.env, f"{at}env", faults)
+    if task.cwd is not UNSET and task.cwd is not None:
+        _check_cwd(task.cwd, f"{at}cwd", faults)
+    if o.check is not UNSET and o.check is not None:
+        _check_argv(o.check, f"{at}options.check", policy, faults)
+    if o.max_retries is not UNSET and (o.max_retries or 0) > policy.max_retries:
+        faults.append(Fault(f"{at}options.max_retries", f"at most {policy.max_retries} ([limits] max_retries)"))
+    if o.run_at is not UNSET and o.run_at is not None:
+        if o.delay is not UNSET and o.delay is not None:
+            faults.append(Fault(f"{at}options.delay", "give run_at or delay, not both"))
+        try:
+            durations.parse_time(o.run_at)
+        except ValueError as e:
+            faults.append(Fault(f"{at}options.run_at", str(e)))
+    if o.metadata is not UNSET and _is_deeper(o.metadata, MAX_DEPTH):
+        faults.append(Fault(f"{at}options.metadata", f"nested more than {MAX_DEPTH} levels deep"))
+    for name in ("title", "unique_key"):
+        text = getattr(o, name, None)  # no patch knows unique_key
+        if isinstance(text, str) and "\0" in text:
+            faults.append(Fault(f"{at}options.{name}", "must not contain NUL"))
+
+
+def check_programs(spec: Spec, policy: Policy, faults: list[Fault]) -> None:
+    """Adds the programs that must not be run: what may be changes with the configuration."""
+    for path, argv in (("command", spec.command), ("options.check", spec.check)):
+        if argv is not None:
+            _check_program(argv, path, policy, faults)
+
+
 def new_task(task: TaskIn, policy: Policy, faults: list[Fault], at: str = "") -> NewTask | None:
     """The task as admission takes it; what is wrong is added to `faults`, with paths that begin with `at`."""
     o = task.options
     before = len(faults)
-    _check_command(task.command, f"{at}command", policy, faults)
-    _check_env(task.env, f"{at}env", faults)
-    _check_cwd(task.cwd, f"{at}cwd", faults)
-    if o.check is not None:
-        _check_argv(o.check, f"{at}options.check", faults)
-    if (o.max_retries or 0) > policy.max_retries:
-        faults.append(Fault(f"{at}options.max_retries", f"at most {policy.max_retries} ([limits] max_retries)"))
-    run_at = None
-    if o.run_at is not None:
-        if o.delay is not None:
-            faults.append(Fault(f"{at}options.delay", "give run_at or delay, not both"))
-        try:
-            run_at = durations.parse_time(o.run_at)
-        except ValueError as e:
-            faults.append(Fault(f"{at}options.run_at", str(e)))
-    for path, text in ((f"{at}options.title", o.title), (f"{at}options.unique_key", o.unique_key)):
-        if text is not None and "\0" in text:
-            faults.append(Fault(path, "must not contain NUL"))
+    check(task, policy, faults, at)
     if len(faults) > before:
         return None
     spec = Spec(
@@ -177,21 +207,25 @@ def new_task(task: TaskIn, policy: Policy, faults: list[Fault], at: str = "") ->
     return NewTask(
         spec=spec, queue=o.queue, priority=priority(o.priority), user_id=o.user_id or policy.user_id,
         concurrency_key=o.concurrency_key, unique_key=o.unique_key, on_conflict=o.on_conflict,
-        run_at=run_at, delay=_seconds(o.delay),
+        run_at=_time(o.run_at), delay=_seconds(o.delay), at=at,
     )  # fmt: skip
 
 
-def _check_command(argv: list[str], path: str, policy: Policy, faults: list[Fault]) -> None:
-    _check_argv(argv, path, faults)
+def _check_program(argv: list[str], path: str, policy: Policy, faults: list[Fault]) -> None:
     if policy.allow != ("*",) and not any(fnmatch.fnmatch(argv[0], pattern) for pattern in policy.allow):
         faults.append(Fault(f"{path}[0]", "this program is not in [runners.command] allow", "unprocessable"))
 
 
-def _check_argv(argv: list[str], path: str, faults: list[Fault]) -> None:
+def _check_argv(argv: list[str], path: str, policy: Policy, faults: list[Fault]) -> None:
     if not argv[0]:
         faults.append(Fault(f"{path}[0]", "the program's name must not be empty"))
+    _check_program(argv, path, policy, faults)
+    if _surely_fit(argv):
+        return
     total = 0
     for i, word in enumerate(argv):
+        if enough(faults):
+            return
         size = len(word) if word.isascii() else len(word.encode())
         total += size + 9
         if "\0" in word:
@@ -203,82 +237,80 @@ def _check_argv(argv: list[str], path: str, faults: list[Fault]) -> None:
 
 
 def _check_env(env: dict[str, str], path: str, faults: list[Fault]) -> None:
+    if _ENV_NAMES.fullmatch("".join([f"{name}\0" for name in env])) and _surely_fit([*env, *env.values()]):
+        return
     total = 0
     for name, value in env.items():
-        total += len(value) + len(name) + 10
-        if not _ENV_NAME.match(name):
+        if enough(faults):
+            return
+        size = len(name) + (len(value) if value.isascii() else len(value.encode()))
+        total += size + 10
+        if not _ENV_NAME.fullmatch(name):
             faults.append(Fault(f"{path}.{name}", "not a name for an environment variable: letters, digits and _ only"))
         if "\0" in value:
             faults.append(Fault(f"{path}.{name}", "must not contain NUL"))
-        if len(value.encode()) + len(name) + 1 > MAX_ARG:
+        if size + 1 > MAX_ARG:
             faults.append(Fault(f"{path}.{name}", f"longer than the system's {MAX_ARG} bytes for one variable"))
     if total > MAX_ARGS:
         faults.append(Fault(path, f"longer than {MAX_ARGS} bytes in all"))
 
 
-def _check_cwd(cwd: str | None, path: str, faults: list[Fault]) -> None:
-    if cwd is None:
-        return
+def _surely_fit(words: Collection[str]) -> bool:
+    """Whether nothing is wrong with the size and the bytes of any of them, told quickly: there may be a million."""
+    text = "".join(words)
+    # A character is at most four bytes, a variable is two words; each word has an end, and a pointer to it.
+    longest, total = max(map(len, words), default=0) * 8, len(text) * 4 + len(words) * 10
+    return longest < MAX_ARG and total < MAX_ARGS and "\0" not in text
+
+
+def _check_cwd(cwd: str, path: str, faults: list[Fault]) -> None:
     if not cwd.startswith("/"):
         faults.append(Fault(path, "must be an absolute path: the daemon has a working directory of its own"))
     if "\0" in cwd or len(cwd.encode()) > 4095:
         faults.append(Fault(path, "not a path"))
 
 
+def _is_deeper(value: dict[str, Any], levels: int) -> bool:
+    level: list[Any] = [value]
+    while level and levels:
+        level = [
+            item
+            for container in level
+            for item in (container.values() if type(container) is dict else container)
+            if type(item) is dict or type(item) is list
+        ]
+        levels -= 1
+    return bool(level)
+
+
 def patched(new: NewTask, patch: TaskPatch, policy: Policy) -> NewTask:
     """The task with `patch` applied. Raises Problem with all faults."""
-    from orchestr8d.core.errors import refuse
-
     faults: list[Fault] = []
+    check(patch, policy, faults)
+    refuse(faults)
     spec: dict[str, Any] = {}
     head: dict[str, Any] = {}
     o = patch.options if patch.options is not UNSET else OptionsPatch()
-    if patch.command is not UNSET:
-        _check_command(patch.command, "command", policy, faults)
-        spec["command"] = patch.command
-    if patch.env is not UNSET:
-        _check_env(patch.env, "env", faults)
-        spec["env"] = patch.env
+    for name in ("command", "env", "stdin"):
+        if (value := getattr(patch, name)) is not UNSET:
+            spec[name] = value
     if patch.cwd is not UNSET:
-        _check_cwd(patch.cwd, "cwd", faults)
         spec["cwd"] = patch.cwd or policy.home
-    if patch.stdin is not UNSET:
-        spec["stdin"] = patch.stdin
-    if o.check is not UNSET:
-        if o.check is not None:
-            _check_argv(o.check, "options.check", faults)
-        spec["check"] = o.check
     for name in ("timeout", "deadline", "stall_timeout"):
-        value = getattr(o, name)
-        if value is not UNSET:
+        if (value := getattr(o, name)) is not UNSET:
             spec[name] = _seconds(value)
-    if o.max_retries is not UNSET:
-        if o.max_retries > policy.max_retries:
-            faults.append(Fault("options.max_retries", f"at most {policy.max_retries} ([limits] max_retries)"))
-        spec["max_retries"] = o.max_retries
     if o.retry_backoff is not UNSET:
         spec["backoff"] = _backoff(o.retry_backoff)
-    for name in ("on_failure", "tags", "metadata", "title"):
-        value = getattr(o, name)
-        if value is not UNSET:
+    for name in ("max_retries", "on_failure", "allow_failed", "check", "tags", "metadata", "title"):
+        if (value := getattr(o, name)) is not UNSET:
             spec[name] = value
     for name in ("queue", "concurrency_key"):
-        value = getattr(o, name)
-        if value is not UNSET:
+        if (value := getattr(o, name)) is not UNSET:
             head[name] = value
     for value in (patch.priority, o.priority):
         if value is not UNSET:
             head["priority"] = priority(value)
     if o.run_at is not UNSET or o.delay is not UNSET:
-        head.update(run_at=None, delay=None)
-        if o.run_at is not UNSET and o.run_at is not None:
-            try:
-                head["run_at"] = durations.parse_time(o.run_at)
-            except ValueError as e:
-                faults.append(Fault("options.run_at", str(e)))
-    if o.delay is not UNSET:
-        if o.run_at is not UNSET and o.run_at is not None and o.delay is not None:
-            faults.append(Fault("options.delay", "give run_at or delay, not both"))
-        head["delay"] = _seconds(o.delay)
-    refuse(faults)
+        head["run_at"] = None if o.run_at is UNSET else _time(o.run_at)
+        head["delay"] = None if o.delay is UNSET else _seconds(o.delay)
     return msgspec.structs.replace(new, spec=msgspec.structs.replace(new.spec, **spec), **head)

@@ -15,6 +15,7 @@ from orchestr8d.core.decode import unknown
 from orchestr8d.core.errors import Fault, Problem, refuse
 from orchestr8d.status_api import cursors, respond, views
 from orchestr8d.status_api.cursors import Page
+from orchestr8d.status_api.reading import distinct
 from orchestr8d.status_api.route import Call, Media, Route
 from orchestr8d.status_api.services import Services
 from orchestr8d.store import EventFilter
@@ -29,7 +30,7 @@ BATCH: Final = 500
 # After each batch a stream rests for so many seconds, so that many small commits cost it one read.
 REST: Final = 0.02
 _SSE: Final = "text/event-stream"
-_NUMBER: Final = re.compile(r"^[0-9]{1,18}$")
+_NUMBER: Final = re.compile(r"[0-9]{1,18}")
 _PREFIXES: Final = frozenset(t.partition(".")[0] + ".*" for t in log.TYPES) | {"*"}
 
 
@@ -46,7 +47,7 @@ class Wanted(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def _filter(wanted: Wanted) -> EventFilter:
-    types = tuple(wanted.type.split(",")) if wanted.type is not None else ()
+    types = distinct("type", wanted.type.split(",")) if wanted.type is not None else ()
     known = sorted(log.TYPES | _PREFIXES)
     refuse([unknown("type", t, known, what=f"type {t!r}") for t in types if t not in log.TYPES | _PREFIXES])
     return EventFilter(types, wanted.task_id, wanted.workflow_id, wanted.user_id)
@@ -58,7 +59,7 @@ def _position(call: Call) -> int | None:
     if last is None:
         wanted: Wanted = call.query
         return wanted.after
-    if not _NUMBER.match(last):
+    if not _NUMBER.fullmatch(last):
         refuse([Fault("Last-Event-ID", "expected the id of an event")])
     return int(last)
 
@@ -82,7 +83,7 @@ async def stream(services: Services, call: Call) -> web.StreamResponse:
     oldest, newest = await services.store.event_bounds()
     response = web.StreamResponse(headers={"Content-Type": _SSE, "X-Accel-Buffering": "no", **respond.HEADERS})
     await response.prepare(call.request)
-    sse = _Stream(services, wanted, response)
+    sse = _Stream(services, call, wanted, response)
     try:
         if position is None:
             await sse.run(newest)
@@ -91,10 +92,8 @@ async def stream(services: Services, call: Call) -> web.StreamResponse:
         else:
             await sse.gap(oldest)
             await sse.run(oldest - 1)
-    except TimeoutError:  # it takes nothing, so what is under way to it is thrown away
-        if call.request.transport is not None:
-            call.request.transport.abort()
-        raise ConnectionResetError("a reader that takes nothing") from None
+    except TimeoutError:
+        raise respond.drop(call.request) from None
     await response.write_eof()
     return response
 
@@ -102,8 +101,9 @@ async def stream(services: Services, call: Call) -> web.StreamResponse:
 class _Stream:
     """Writes the log to one reader."""
 
-    def __init__(self, services: Services, wanted: EventFilter, response: web.StreamResponse) -> None:
+    def __init__(self, services: Services, call: Call, wanted: EventFilter, response: web.StreamResponse) -> None:
         self._services = services
+        self._recheck = call.recheck
         self._wanted = wanted
         self._response = response
 
@@ -112,10 +112,15 @@ class _Stream:
         await self._write(b'id: %d\nevent: gap\ndata: {"oldest":%d}\n\n' % (oldest - 1, oldest))
 
     async def run(self, position: int) -> None:
-        """From `position` on, until the daemon drains."""
+        """From `position` on, until the daemon drains or the token is no longer good."""
         services = self._services
-        await self._write(b": connected\n\n")
+        due = 0.0
         while not services.waits.ended:
+            if services.clock.monotonic() >= due:
+                if not self._may_go_on():
+                    return
+                await self._alive(position)
+                due = services.clock.monotonic() + KEEP_ALIVE
             ready = services.bus.next()  # asked for before reading, so that nothing is missed
             try:
                 found, read_to = await services.store.events(self._wanted, position, BATCH)
@@ -126,10 +131,20 @@ class _Stream:
                     if found:
                         await asyncio.sleep(REST)
                     continue
-                if not await services.waits.until(ready, KEEP_ALIVE) and not services.waits.ended:
-                    await self._write(b": keep-alive\n\n")
+                await services.waits.until(ready, due - services.clock.monotonic())
             finally:
                 ready.cancel()
+
+    def _may_go_on(self) -> bool:
+        try:
+            self._recheck()
+        except Problem:
+            return False
+        return True
+
+    async def _alive(self, position: int) -> None:
+        """A sign of life. Its id dispatches nothing, but is where a reader that saw no event yet would go on."""
+        await self._write(b": alive\nid: %d\n\n" % position)
 
     async def _send(self, found: Sequence[log.Event]) -> None:
         piece = bytearray()
@@ -144,7 +159,7 @@ class _Stream:
             await self._write(bytes(piece))
 
     async def _write(self, data: bytes) -> None:
-        async with asyncio.timeout(PATIENCE):
+        async with self._services.waits.breakable(), asyncio.timeout(PATIENCE):
             await self._response.write(data)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from typing import Final
 
 import structlog
@@ -11,7 +12,7 @@ from aiohttp import web
 from aiohttp.abc import AbstractMatchInfo
 
 from orchestr8d.config import Config
-from orchestr8d.core.errors import Problem
+from orchestr8d.core.errors import Problem, enough, refuse
 from orchestr8d.status_api import reading, respond
 from orchestr8d.status_api.hosts import Doors
 from orchestr8d.status_api.peers import Peers, is_unix
@@ -81,8 +82,13 @@ class Gate:
         if route.writes and request.body_exists:
             reading.check_content_type(request)
             body = await reading.read_body(request, self._max_body)
-        query, value, once = inputs.decode(request, caller, body)
-        return await route.handler(self._services, Call(request, caller, query, value, once))
+        query, value, once, faults = inputs.decode(request, caller, body)
+        call = Call(request, caller, query, value, once, partial(self._caller, request))
+        if faults:
+            if route.also is not None and value is not None and not enough(faults):
+                faults += await route.also(self._services, call)
+            refuse(faults)
+        return await route.handler(self._services, call)
 
     def _follow_config(self) -> None:
         """The configuration is exchanged as a whole when it is reloaded."""

@@ -111,22 +111,33 @@ async def logs(services: Services, call: Call) -> web.StreamResponse:
     attempt = _pick(await services.store.attempts(task.id), wanted.attempt)
     response = web.StreamResponse(headers={"Content-Type": _TEXT, **respond.HEADERS})
     await response.prepare(call.request)
-    follower = _Follower(services, task.id, wanted, response)
+    follower = _Follower(services, task.id, call, response)
     if wanted.follow:
         await follower.follow(attempt)
     elif attempt is not None:
-        await follower.drain(await follower.output(attempt))
+        await follower.copy(await follower.output(attempt))
     await response.write_eof()
     return response
+
+
+async def _copy(services: Services, request: web.Request, output: Output, response: web.StreamResponse) -> None:
+    """What there is of an output; broken off when the daemon drains, whether or not the client reads."""
+    try:
+        async with services.waits.breakable():
+            while data := await output.piece():
+                await response.write(data)
+    except TimeoutError:
+        raise respond.drop(request) from None
 
 
 class _Follower:
     """Copies the output of a task's attempts to one response."""
 
-    def __init__(self, services: Services, task_id: str, wanted: Wanted, response: web.StreamResponse) -> None:
+    def __init__(self, services: Services, task_id: str, call: Call, response: web.StreamResponse) -> None:
         self._services = services
         self._task_id = task_id
-        self._wanted = wanted
+        self._request = call.request
+        self._wanted: Wanted = call.query
         self._response = response
 
     async def output(self, attempt: model.Attempt) -> Output:
@@ -138,9 +149,8 @@ class _Follower:
     def _path(self, attempt: model.Attempt) -> Path:
         return self._services.attempt_dir(attempt.id) / self._wanted.stream
 
-    async def drain(self, output: Output) -> None:
-        while data := await output.piece():
-            await self._response.write(data)
+    async def copy(self, output: Output) -> None:
+        await _copy(self._services, self._request, output, self._response)
 
     async def follow(self, attempt: model.Attempt | None) -> None:
         """Until the end; from one attempt to the next when no certain one was asked for."""
@@ -154,7 +164,7 @@ class _Follower:
                 if told:
                     over, following = await self._standing(attempt)
                 if output is not None:
-                    await self.drain(output)
+                    await self.copy(output)
                 if following is not None:
                     attempt = following
                     output = Output(self._path(attempt))
@@ -192,9 +202,7 @@ async def file(services: Services, call: Call) -> web.StreamResponse:
     headers = {"Content-Type": _BYTES, "Content-Disposition": "attachment", **respond.HEADERS}
     response = web.StreamResponse(headers=headers)
     await response.prepare(call.request)
-    output = Output(path)
-    while data := await output.piece():
-        await response.write(data)
+    await _copy(services, call.request, Output(path), response)
     await response.write_eof()
     return response
 

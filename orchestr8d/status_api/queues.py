@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-import re
-from typing import Annotated, Any, Final
+from typing import Annotated, Any
 
 import msgspec
 from aiohttp import web
 from msgspec import UNSET, UnsetType
 
+from orchestr8d.core import patterns
+from orchestr8d.core.decode import convert
 from orchestr8d.core.errors import Fault, refuse
+from orchestr8d.core.submit import Name
 from orchestr8d.status_api import cursors, respond, views
 from orchestr8d.status_api.cursors import Page
 from orchestr8d.status_api.route import Call, Route
 from orchestr8d.status_api.services import Services
 
-_NAME: Final = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_.:@-]{0,127}\Z")
-Rate = Annotated[
-    str,
-    msgspec.Meta(
-        pattern=r"^[1-9][0-9]{0,5}/([1-9][0-9]{0,5})?[smhd]$",
-        extra={"expected": 'starts per time, like "30/m", "2/s" or "5/10m"'},
-    ),
-]
+Rate = Annotated[str, patterns.whole(patterns.RATE, 'starts per time, like "30/m", "2/s" or "5/10m"')]
 Limit = Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
 
 
@@ -40,8 +35,8 @@ async def index(services: Services, call: Call) -> web.Response:
 
 async def _put(services: Services, call: Call, change: dict[str, Any]) -> web.Response:
     name = call.path("name")
-    if not _NAME.match(name):
-        refuse([Fault("name", "expected 1 to 128 letters, digits or _.:@- that begin with a letter or digit")])
+    _, faults = convert(name, Name)
+    refuse([Fault("name", fault.message) for fault in faults])
     return respond.json(views.queue(await services.store.put_queue(name, change)))
 
 

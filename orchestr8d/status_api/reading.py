@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 import typing
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,7 +18,9 @@ from orchestr8d.status_api.route import Route
 from orchestr8d.store import Idempotency
 from orchestr8d.tokens import Caller
 
-_KEY = re.compile(r"^[\x21-\x7e]{1,255}$")
+_KEY = re.compile(r"[\x21-\x7e]{1,255}")
+# So many values one filter may have.
+_MOST_VALUES = 100
 
 
 @dataclass(frozen=True)
@@ -37,21 +40,18 @@ class Inputs:
         object.__setattr__(self, "no_query", self.route.query())
         object.__setattr__(self, "repeatable", lists)
 
-    def decode(self, request: web.Request, caller: Caller, body: bytes) -> tuple[Any, Any, Idempotency | None]:
-        """Query, body and idempotency key; Problem with the faults of all three."""
+    def decode(
+        self, request: web.Request, caller: Caller, body: bytes
+    ) -> tuple[Any, Any, Idempotency | None, list[Fault]]:
+        """Query, body and idempotency key, and the faults of all three; with any, of the body what is right of it."""
         query, faults = self._query(request)
         once = self._once(request, caller, body, faults) if self.route.once else None
         value = None
         if self.route.writes:
-            try:
-                value = decode_json(
-                    body if body or self.route.body_required else b"{}", self.decoder, later=self.route.later
-                )
-            except Problem as problem:
-                refuse([*faults, *(problem.faults or [Fault("", problem.detail)])])
-        if faults:
-            refuse(faults)
-        return query, value, once
+            given = body if body or self.route.body_required else b"{}"
+            value, wrong = decode_json(given, self.decoder, later=self.route.later)
+            faults += wrong
+        return query, value, once, faults
 
     def _query(self, request: web.Request) -> tuple[Any, list[Fault]]:
         if not request.query_string:
@@ -76,12 +76,20 @@ class Inputs:
         keys = request.headers.getall("Idempotency-Key", None)
         if keys is None:
             return None
-        if len(keys) > 1 or not _KEY.match(keys[0]):
+        if len(keys) > 1 or not _KEY.fullmatch(keys[0]):
             faults.append(Fault("Idempotency-Key", "expected one key of 1 to 255 visible ASCII characters"))
             return None
         # The path counts as part of what is asked for: one key must not stand for two tasks' retries.
         digest = hashlib.sha256(request.rel_url.raw_path.encode() + b"\0" + body).hexdigest()
         return Idempotency(f"{caller.token_id} {self.route.method} {self.route.template}", keys[0], digest)
+
+
+def distinct(name: str, given: Iterable[str]) -> tuple[str, ...]:
+    """The values of a filter, each once. Raises Problem when there are more than anybody asks for."""
+    values = tuple(dict.fromkeys(given))
+    if len(values) > _MOST_VALUES:
+        refuse([Fault(name, f"more than {_MOST_VALUES} values")])
+    return values
 
 
 def check_content_type(request: web.Request) -> None:

@@ -70,6 +70,13 @@ def other(status: int, detail: str, headers: Mapping[str, str] | None = None) ->
     return _problem(kind, status, detail, {**_PROBLEM, **(headers or {})}, [])
 
 
+def drop(request: web.Request) -> ConnectionResetError:
+    """Throws away what is under way to a client that does not take it; to be raised."""
+    if request.transport is not None:
+        request.transport.abort()
+    return ConnectionResetError("broken off")
+
+
 def _problem(
     kind: str, status: int, detail: str, headers: Mapping[str, str], faults: list[FaultAnswer]
 ) -> web.Response:

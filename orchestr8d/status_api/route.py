@@ -9,6 +9,7 @@ from typing import Any, Literal
 import msgspec
 from aiohttp import web
 
+from orchestr8d.core.errors import Fault
 from orchestr8d.core.model import Scope
 from orchestr8d.status_api.services import Services
 from orchestr8d.store import Idempotency
@@ -41,12 +42,16 @@ class Call:
     body: Any
     # Set when the route creates and the client gave an Idempotency-Key.
     once: Idempotency | None
+    # Whose request it is by now: for what stays open. Raises Problem when the token is revoked or has expired.
+    recheck: Callable[[], Caller]
 
     def path(self, name: str) -> str:
         return self.request.match_info[name]
 
 
 Handler = Callable[[Services, Call], Awaitable[web.StreamResponse]]
+# Further faults of a request that is refused: of its body there is what is right of it (core.decode.decode_json).
+Also = Callable[[Services, Call], Awaitable[list[Fault]]]
 
 
 @dataclass(frozen=True)
@@ -65,6 +70,8 @@ class Route:
     # Without it an empty body is as good as `{}`.
     body_required: bool = False
     query: type[msgspec.Struct] = Nothing
+    # What the handler would refuse a body for, so that all its faults are listed with those of the types.
+    also: Also | None = None
     # Takes an Idempotency-Key.
     once: bool = False
     inside: Inside = "no"

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -34,13 +35,18 @@ class Waits:
     def __init__(self) -> None:
         self.ended = False
         self._waiting: set[asyncio.Future[None]] = set()
+        self._breakable: set[asyncio.Timeout] = set()
 
     def end(self) -> None:
         """Whoever waits is answered now, and nobody waits from now on. To be called when draining begins."""
+        if self.ended:
+            return
         self.ended = True
         for ready in self._waiting:
             if not ready.done():
                 ready.set_result(None)
+        for limit in self._breakable:
+            limit.reschedule(0)
 
     async def until(self, ready: asyncio.Future[None], seconds: float) -> bool:
         """True when `ready` (from the bus) was told, False when the time passed first; at once when draining."""
@@ -57,6 +63,16 @@ class Waits:
         finally:
             self._waiting.discard(ready)
             ready.cancel()
+
+    @asynccontextmanager
+    async def breakable(self) -> AsyncIterator[None]:
+        """What is done in it is broken off with TimeoutError when draining begins: it may wait for a slow client."""
+        async with asyncio.timeout_at(0 if self.ended else None) as limit:
+            self._breakable.add(limit)
+            try:
+                yield
+            finally:
+                self._breakable.discard(limit)
 
 
 @dataclass

@@ -8,10 +8,10 @@ import msgspec
 from aiohttp import web
 
 from orchestr8d.core import admission, model
-from orchestr8d.core.errors import LeaseLost, Problem
+from orchestr8d.core.errors import Fault, LeaseLost, Problem
 from orchestr8d.core.states import BUSY
-from orchestr8d.core.submit import Priority, TaskPatch, patched
-from orchestr8d.status_api import respond, views
+from orchestr8d.core.submit import Priority, TaskPatch, check, patched
+from orchestr8d.status_api import respond, rights, views
 from orchestr8d.status_api.route import Call, Route
 from orchestr8d.status_api.services import Services
 from orchestr8d.status_api.submit import NOT_YET, policy
@@ -43,7 +43,7 @@ async def _shown(services: Services, task_id: str) -> web.Response:
 
 
 async def cancel(services: Services, call: Call) -> web.Response:
-    task = await services.store.cancel(call.path("id"))
+    task = await services.store.cancel((await rights.steered(services, call)).id)
     if task.status in BUSY:
         wanted: Cancel = call.query
         bound = services.config().executor.grace + AFTER_GRACE
@@ -54,20 +54,29 @@ async def cancel(services: Services, call: Call) -> web.Response:
 
 
 async def pause(services: Services, call: Call) -> web.Response:
-    return await _shown(services, (await services.store.pause(call.path("id"))).id)
+    task = await rights.steered(services, call)
+    return await _shown(services, (await services.store.pause(task.id)).id)
 
 
 async def resume(services: Services, call: Call) -> web.Response:
-    return await _shown(services, (await services.store.resume(call.path("id"))).id)
+    task = await rights.steered(services, call)
+    return await _shown(services, (await services.store.resume(task.id)).id)
 
 
 async def _edit(services: Services, call: Call, patch: TaskPatch) -> web.Response:
+    task = await rights.steered(services, call)
     rules = policy(services, call.caller)
 
     def change(row: model.Task) -> model.NewTask:
         return patched(admission.as_new(row), patch, rules)
 
-    return await _shown(services, (await services.store.edit(call.path("id"), change)).id)
+    return await _shown(services, (await services.store.edit(task.id, change)).id)
+
+
+async def _also(services: Services, call: Call) -> list[Fault]:
+    faults: list[Fault] = []
+    check(call.body, policy(services, call.caller), faults)
+    return faults
 
 
 async def edit(services: Services, call: Call) -> web.Response:
@@ -107,7 +116,7 @@ ROUTES = (
     ),
     Route(
         "PATCH", "/api/v1/tasks/{id}", edit, "Change a task before it runs", "submit",
-        {200: views.Task}, (409, 422), body=TaskPatch, body_required=True, later=NOT_YET,
+        {200: views.Task}, (409, 422, 429), body=TaskPatch, body_required=True, also=_also, later=NOT_YET,
     ),
     Route(
         "POST", "/api/v1/tasks/{id}/progress", progress, "Report progress, with the task's own token", "submit",

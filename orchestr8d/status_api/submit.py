@@ -8,17 +8,30 @@ import msgspec
 from aiohttp import web
 
 from orchestr8d.core import model
-from orchestr8d.core.errors import Fault, Problem, refuse
+from orchestr8d.core.errors import Fault, Problem, enough, refuse
 from orchestr8d.core.model import NewTask
-from orchestr8d.core.submit import LATER, LATER_VALUES, Batch, Policy, TaskIn, new_task
+from orchestr8d.core.submit import (
+    LATER,
+    LATER_VALUES,
+    Batch,
+    Options,
+    Policy,
+    TaskIn,
+    check,
+    check_programs,
+    new_task,
+)
 from orchestr8d.core.waiting import Why, waiting_for
-from orchestr8d.status_api import respond, views
+from orchestr8d.status_api import respond, rights, views
 from orchestr8d.status_api.route import Call, Route
 from orchestr8d.status_api.services import Services
 from orchestr8d.store import Created
 from orchestr8d.tokens import Caller
 
 NOT_YET = LATER | {f"{path}={value}" for path, value in LATER_VALUES.items()}
+# Of a submit that is refused, so many dependencies are looked up at most.
+MOST_LOOKED_UP = 1000
+Tasks = list[tuple[str, TaskIn]]
 _LOCATION = {"Location": "the task that was made"}
 
 
@@ -47,10 +60,7 @@ def _admit(services: Services, caller: Caller, new: Sequence[NewTask]) -> None:
     if caller.attempt_id is not None:
         raise Problem("not-available", "a task cannot add tasks in this version: that comes with workflows")
     for task in new:
-        if caller.user_id is not None and task.user_id != caller.user_id:
-            raise Problem("forbidden", f"this token submits for the user {caller.user_id!r} only")
-        if caller.runners is not None and task.kind not in caller.runners:
-            raise Problem("forbidden", f"this token must not submit tasks of the kind {task.kind!r}")
+        rights.check(caller, task)
     accepting(services)
 
 
@@ -67,44 +77,100 @@ def _created(created: Created) -> web.Response:
     return respond.raw(created.body, 200 if there else 202, {"Location": views.task_url(task_id)})
 
 
-async def submit(services: Services, call: Call) -> web.Response:
-    task: TaskIn = call.body
+async def _unknown(services: Services, given: Tasks) -> list[Fault]:
+    """The dependencies that do not exist. Only what is refused anyway asks here: for the rest, the store looks."""
+    known: dict[str, bool] = {}
     faults: list[Fault] = []
-    new = new_task(task, policy(services, call.caller), faults)
-    refuse(faults)
-    assert new is not None
-    _admit(services, call.caller, (new,))
-    return _created(await services.store.submit((new,), _one, call.once))
+    for at, task in given:
+        options = task.options or Options()  # UNSET when wrong
+        for n, other in enumerate(options.depends_on or ()):
+            if enough(faults) or len(known) >= MOST_LOOKED_UP:
+                return faults
+            if other not in known:
+                known[other] = await _exists(services, other)
+            if not known[other]:
+                path = f"{at}options.depends_on[{n}]"
+                faults.append(Fault(path, f"there is no task {other!r}", "unprocessable"))
+    return faults
+
+
+async def _exists(services: Services, task_id: str) -> bool:
+    try:
+        await services.store.task(task_id)
+    except Problem as problem:
+        if problem.kind != "not-found":
+            raise
+        return False
+    return True
+
+
+async def _also(services: Services, call: Call) -> list[Fault]:
+    """What else is wrong with a submit that is refused."""
+    faults: list[Fault] = []
+    given = _given(call.body)
+    rules = policy(services, call.caller)
+    for at, task in given:
+        if not enough(faults):
+            check(task, rules, faults, at)
+    return faults + await _unknown(services, given)
+
+
+def _given(body: TaskIn | Batch) -> Tasks:
+    """The tasks of a body, each with the beginning of its path; without those of which nothing is right."""
+    if isinstance(body, TaskIn):
+        return [("", body)]
+    return [(f"tasks[{i}].", task) for i, task in enumerate(body.tasks or ()) if task]
+
+
+async def _made(services: Services, call: Call) -> list[NewTask]:
+    """The tasks of a good body as the store takes them. Raises Problem."""
+    rules = policy(services, call.caller)
+    faults: list[Fault] = []
+    made: list[NewTask] = []
+    given = _given(call.body)
+    for at, task in given:
+        if enough(faults):
+            break
+        new = new_task(task, rules, faults, at)
+        if new is not None:
+            made.append(new)
+    if faults:
+        refuse(faults + await _unknown(services, given))
+    _admit(services, call.caller, made)
+    return made
+
+
+async def submit(services: Services, call: Call) -> web.Response:
+    new = await _made(services, call)
+    return _created(await services.store.submit(new, _one, call.once))
 
 
 async def submit_batch(services: Services, call: Call) -> web.Response:
-    batch: Batch = call.body
-    rules = policy(services, call.caller)
-    faults: list[Fault] = []
-    made = [new_task(task, rules, faults, f"tasks[{i}].") for i, task in enumerate(batch.tasks)]
-    refuse(faults)
-    new = [task for task in made if task is not None]
-    _admit(services, call.caller, new)
+    new = await _made(services, call)
     created = await services.store.submit(new, _many, call.once)
     return respond.raw(created.body, 200 if created.replayed else 202)
 
 
 async def retry(services: Services, call: Call) -> web.Response:
     accepting(services)
-    return _created(await services.store.retry(call.path("id"), _again, call.once))
+    task = await rights.steered(services, call)
+    faults: list[Fault] = []
+    check_programs(task.read_spec(), policy(services, call.caller), faults)
+    refuse(faults)
+    return _created(await services.store.retry(task.id, _again, call.once))
 
 
 ROUTES = (
     Route(
         "POST", "/api/v1/tasks", submit, "Submit a task", "submit",
         {202: views.Submitted, 200: views.Submitted}, (409, 422, 429),
-        body=TaskIn, body_required=True, once=True, inside="any", later=NOT_YET,
+        body=TaskIn, body_required=True, also=_also, once=True, inside="any", later=NOT_YET,
         response_headers={200: _LOCATION, 202: _LOCATION},
     ),
     Route(
         "POST", "/api/v1/tasks:batch", submit_batch, "Submit up to 1,000 tasks, all or none", "submit",
         {202: views.SubmittedBatch, 200: views.SubmittedBatch}, (409, 422, 429),
-        body=Batch, body_required=True, once=True, inside="any", later=NOT_YET,
+        body=Batch, body_required=True, also=_also, once=True, inside="any", later=NOT_YET,
     ),
     Route(
         "POST", "/api/v1/tasks/{id}/retry", retry, "Submit a failed or cancelled task again, as a new task", "submit",

@@ -11,6 +11,7 @@ from orchestr8d.core.errors import refuse
 from orchestr8d.core.states import TaskStatus
 from orchestr8d.status_api import cursors, respond, views
 from orchestr8d.status_api.cursors import Page
+from orchestr8d.status_api.reading import distinct
 from orchestr8d.status_api.route import Call, Route
 from orchestr8d.status_api.services import Services
 from orchestr8d.store import TaskFilter
@@ -36,12 +37,12 @@ class Wanted(Page, frozen=True, forbid_unknown_fields=True):
 
 
 def _filter(wanted: Wanted) -> TaskFilter:
-    statuses = tuple(wanted.status.split(",")) if wanted.status is not None else ()
+    statuses = distinct("status", wanted.status.split(",")) if wanted.status is not None else ()
     faults = [unknown("status", s, _STATUSES, what=f"status {s!r}") for s in statuses if s not in _STATUSES]
     refuse(faults)
     return TaskFilter(
-        statuses, wanted.agent, wanted.tag, wanted.workflow_id, wanted.schedule_id, wanted.queue, wanted.user_id,
-        wanted.q, wanted.tail,
+        statuses, wanted.agent, distinct("tag", wanted.tag), wanted.workflow_id, wanted.schedule_id, wanted.queue,
+        wanted.user_id, wanted.q, wanted.tail,
     )  # fmt: skip
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Annotated
 
 import msgspec
@@ -35,7 +34,7 @@ def _expiry(expires: str | float | None, now: int) -> int | None:
     if expires is None:
         return None
     try:
-        if isinstance(expires, str) and not re.match(durations.DURATION_PATTERN, expires):
+        if isinstance(expires, str) and not durations.is_duration(expires):
             at = durations.parse_time(expires)
         else:
             at = now + round(durations.seconds(expires) * 1000)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestr8d.core.decode import convert, decode_json
-from orchestr8d.core.errors import Problem
+from orchestr8d.core.errors import MOST_FAULTS, Problem, refuse
 from orchestr8d.core.submit import LATER, LATER_VALUES, Batch, TaskIn, TaskPatch
 
 ALL_LATER = LATER | {f"{path}={value}" for path, value in LATER_VALUES.items()}
@@ -17,14 +17,21 @@ BATCH = msgspec.json.Decoder(Batch)
 PATCH = msgspec.json.Decoder(TaskPatch)
 
 
+def taken(body: bytes, decoder: msgspec.json.Decoder):
+    value, faults = decode_json(body, decoder)
+    assert faults == []
+    return value
+
+
 def refused(body: bytes, decoder: msgspec.json.Decoder) -> Problem:
+    _, faults = decode_json(body, decoder, later=ALL_LATER)
     with pytest.raises(Problem) as raised:
-        decode_json(body, decoder, later=ALL_LATER)
+        refuse(faults)
     return raised.value
 
 
 def test_valid_input_is_typed():
-    task = decode_json(b'{"command": ["true"], "options": {"timeout": "5m", "tags": ["a"]}}', TASK)
+    task = taken(b'{"command": ["true"], "options": {"timeout": "5m", "tags": ["a"]}}', TASK)
     assert (task.command, task.options.timeout, task.options.tags) == (["true"], "5m", ["a"])
 
 
@@ -74,7 +81,7 @@ def test_no_name_passes_for_a_value_of_a_later_version():
 
 
 def test_patches_keep_unset_apart_from_null():
-    patch = decode_json(b'{"cwd": null}', PATCH)
+    patch = taken(b'{"cwd": null}', PATCH)
     assert patch.cwd is None
     assert patch.command is msgspec.UNSET
     problem = refused(b'{"options": {"priority": "top", "title": 5}, "command": null}', PATCH)
@@ -103,6 +110,54 @@ def test_strings_stand_for_numbers_in_queries():
     assert [f.path for f in faults] == ["limt", "follow", "limit"]
 
 
+def test_what_is_right_of_a_wrong_document_is_kept():
+    body = b'''{"comand": 1, "cwd": "x", "env": {"A": 1, "B": "b"},
+               "options": {"timeout": "5x", "title": "T", "tags": ["a", 1], "retry_backoff": {"kind": "x", "base": 2}}}'''
+    task, faults = decode_json(body, TASK)
+    assert len(faults) == 6
+    assert (task.cwd, task.env, task.options.title) == ("x", {"B": "b"}, "T")
+    assert task.command is task.options.timeout is task.options.tags is msgspec.UNSET
+    assert (task.options.retry_backoff.base, task.options.retry_backoff.kind) == (2.0, msgspec.UNSET)
+    assert task.options.queue == "default"
+    batch, _ = decode_json(b'{"tasks": [{"command": ["a"]}, 3, {"command": "b"}]}', BATCH)
+    assert batch.tasks[0] == TaskIn(["a"])
+    assert batch.tasks[1] is batch.tasks[2].command is msgspec.UNSET
+    assert decode_json(b"[]", TASK)[0] is None
+
+
+def test_no_line_break_passes_at_an_end():
+    body = b'{"command": ["a"], "options": {"timeout": "90s\\n", "queue": "q\\n", "retry_backoff": {"base": "1s\\n"}}}'
+    assert [f.path for f in refused(body, TASK).faults] == [
+        "options.timeout", "options.queue", "options.retry_backoff.base",
+    ]  # fmt: skip
+
+
+FEW = 20_000
+HOSTILE = {
+    "unknown fields": b"{" + b",".join(b'"x%d":0' % i for i in range(FEW)) + b"}",
+    "one unknown field, as long as the body": b'{"' + b"x" * (FEW * 10) + b'":0}',
+    "wrong variables": b'{"command":["a"],"env":{' + b",".join(b'"A%d":0' % i for i in range(9_999)) + b"}}",
+    "wrong arguments": b'{"command":[' + b",".join([b"0"] * 9_999) + b"]}",
+    "wrong tasks": b'{"tasks":[' + b",".join([b'{"a":0,"b":0}'] * 1000) + b"]}",
+    "right arguments, and a wrong one": b'{"tasks":['
+    + b",".join([b'{"command":[' + b'"a",' * 500 + b"0]}"] * 200)
+    + b"]}",
+}
+
+
+@pytest.mark.parametrize("body", HOSTILE.values(), ids=HOSTILE.keys())
+def test_what_is_listed_is_bounded(body: bytes):
+    decoder = BATCH if body.startswith(b'{"tasks"') else TASK
+    _, faults = decode_json(body, decoder)
+    assert len(faults) <= MOST_FAULTS + 2
+    problem = refused(body, decoder)
+    assert len(msgspec.json.encode(problem.faults)) < 30_000
+    if len(faults) > MOST_FAULTS:
+        assert len(problem.faults) == MOST_FAULTS + 1
+        assert "there is more" in problem.faults[-1].message
+        assert "many more" in problem.detail
+
+
 JSON = st.sampled_from(
     [None, True, 0, -1, 1.5, 2**70, "", "x", "5m", "high", [], [""], ["a", 1], {}, {"kind": "fixed"}]
 )
@@ -126,8 +181,8 @@ INPUT = FIELDS | OPTIONS.map(lambda options: {"command": ["a"], "options": optio
 
 @given(INPUT, st.sampled_from([TASK, BATCH, PATCH]))
 def test_anything_is_either_taken_or_explained(value, decoder):
-    try:
-        decode_json(msgspec.json.encode(value), decoder, later=ALL_LATER)
-    except Problem as problem:
-        assert problem.status in (400, 422)
-        assert problem.faults or "valid JSON" in problem.detail
+    found, faults = decode_json(msgspec.json.encode(value), decoder, later=ALL_LATER)
+    if faults:
+        assert found is None or isinstance(found, decoder.type)
+    else:
+        assert msgspec.convert(value, decoder.type) == found

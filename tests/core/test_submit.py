@@ -6,9 +6,10 @@ from typing import Any
 
 import msgspec
 import pytest
+from msgspec import UNSET
 
 from orchestr8d.core import submit
-from orchestr8d.core.errors import Fault, Problem, did_you_mean, refuse
+from orchestr8d.core.errors import MOST_FAULTS, Fault, Problem, did_you_mean, refuse
 from orchestr8d.core.ids import uuid7
 from orchestr8d.core.model import Backoff, NewTask, Spec
 from orchestr8d.core.submit import Policy, TaskIn, TaskPatch
@@ -75,6 +76,36 @@ def test_a_named_time() -> None:
     assert made(options={"run_at": "2026-03-01T10:00:00+01:00"}).run_at == 1_772_355_600_000
 
 
+def nested(levels: int) -> Any:
+    """An object that is so many levels deep, of lists and objects in turns."""
+    value: Any = 1
+    for level in reversed(range(levels)):
+        value = [value] if level % 2 else {"a": value}
+    return value
+
+
+def test_metadata_may_be_deep_within_reason() -> None:
+    assert made(options={"metadata": nested(64)}).spec.metadata == nested(64)
+    with pytest.raises(Problem):
+        patched(made(), options={"metadata": nested(900)})
+
+
+def test_many_short_words_are_no_fault() -> None:
+    made(command=["a"] * 10_000, env={f"A{i}": "é" for i in range(10_000)})
+
+
+def test_faults_of_many_variables_are_bounded() -> None:
+    found = paths(env={f"{i}": "" for i in range(9_999)})
+    assert len(found) == MOST_FAULTS + 1
+
+
+def test_what_is_wrong_already_is_passed_over() -> None:
+    faults: list[Fault] = []
+    task = TaskIn(UNSET, cwd="x", env={"-": ""}, options=UNSET)  # type: ignore[arg-type]
+    submit.check(task, POLICY, faults, "tasks[1].")
+    assert [fault.path for fault in faults] == ["tasks[1].env.-", "tasks[1].cwd"]
+
+
 @pytest.mark.parametrize(
     ("body", "path"),
     [
@@ -95,6 +126,9 @@ def test_a_named_time() -> None:
         ({"options": {"run_at": "2026-03-01T09:00:00Z", "delay": 1}}, "options.delay"),
         ({"options": {"title": "a\0"}}, "options.title"),
         ({"options": {"unique_key": "a\0"}}, "options.unique_key"),
+        ({"options": {"metadata": nested(65)}}, "options.metadata"),
+        ({"env": {"A\n": ""}}, "env.A\n"),
+        ({"env": {"A\0B": ""}}, "env.A\0B"),
     ],
     ids=lambda value: str(value)[:50],
 )
@@ -114,7 +148,16 @@ def test_programs_may_be_limited() -> None:
     made(policy=policy, command=["/usr/bin/env", "rm"])
     faults: list[Fault] = []
     made(faults, policy=policy, command=["rm"])
-    assert [(f.path, f.kind) for f in faults] == [("command[0]", "unprocessable")]
+    made(faults, policy=policy, options={"check": ["rm"]}, command=["make"])
+    made(policy=policy, options={"check": ["make"]}, command=["make"])
+    expected = [("command[0]", "unprocessable"), ("options.check[0]", "unprocessable")]
+    assert [(f.path, f.kind) for f in faults] == expected
+    again: list[Fault] = []
+    submit.check_programs(Spec(command=["rm"], check=["rm"]), policy, again)
+    assert again == faults
+    with pytest.raises(Problem) as caught:
+        submit.patched(made(), msgspec.convert({"options": {"check": ["rm"]}}, TaskPatch), policy)
+    assert caught.value.status == 422
 
 
 # -- patches
@@ -129,6 +172,7 @@ def test_a_patch_changes_what_it_names() -> None:
     assert (after.priority, after.concurrency_key) == (3, "c")
     assert patched(new, options={"concurrency_key": None, "queue": "q"}).concurrency_key is None
     assert patched(new, options={"priority": "low"}).priority == -10
+    assert patched(new, options={"allow_failed": True}).spec.allow_failed
     assert patched(new, options={"retry_backoff": "fixed"}).spec.backoff == Backoff("fixed")
 
 

@@ -49,6 +49,8 @@ class Hand:
         return await self.store.task(created.tasks[0].id)
 
     async def add_all(self, *new_tasks: NewTask) -> list[Task]:
+        for i, one in enumerate(new_tasks):
+            one.at = f"tasks[{i}]."
         return (await self.store.submit(new_tasks, ids)).tasks
 
     async def claim(self, free: int = 100) -> list[Claim]:

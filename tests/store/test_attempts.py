@@ -242,9 +242,9 @@ async def test_progress_is_of_the_running_attempt(hand: Hand, clock: FakeClock) 
     claim = await hand.start(await hand.add(max_retries=1))
     assert (await hand.step(40, claim)).read_progress() == Progress(40, "so far")
     await hand.store.progress(claim.task.id, claim.attempt.id, Progress(current_step="only a step"))
-    assert (await hand.store.task(claim.task.id)).read_progress() == Progress(None, "only a step")
+    assert (await hand.store.task(claim.task.id)).read_progress() == Progress(40, "only a step")
     said = [msgspec.json.decode(e.data) for e in await hand.events(claim.task) if e.type == "task.progress"]
-    assert [(s.get("percent"), s["current_step"]) for s in said] == [(40, "so far"), (None, "only a step")]
+    assert [(s.get("percent"), s["current_step"]) for s in said] == [(40, "so far"), (40, "only a step")]
     await hand.end(claim, "exit")
     with pytest.raises(Problem):
         await hand.step(50, claim)

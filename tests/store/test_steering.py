@@ -13,6 +13,7 @@ from orchestr8d.core import admission
 from orchestr8d.core.errors import Problem
 from orchestr8d.core.model import NewTask, Task
 from orchestr8d.core.states import FINAL
+from tests.store.conftest import LIMITS, Make
 from tests.store.helpers import Hand, ids, once
 
 
@@ -126,6 +127,7 @@ async def test_only_what_waits_can_be_edited(hand: Hand, state: str) -> None:
         return
     assert (await hand.store.edit(task.id, to(priority=5))).priority == 5
     if state == "retrying":
+        assert (await hand.store.edit(task.id, to(max_retries=3))).read_spec().max_retries == 3
         for used in ({"command": ["b"]}, {"queue": "b"}, {"delay": 5.0}, {"run_at": 1 << 42}, {"concurrency_key": "b"}):
             await refused(hand.store.edit(task.id, to(**used)))
     else:
@@ -182,6 +184,16 @@ async def test_priority_and_queue_move_it_in_line(hand: Hand, clock: FakeClock) 
     assert await hand.names() == ["a", "b", "c", "e"]
     depths = {queue.name: queue.depth for queue in await hand.store.queues()}
     assert depths == {"default": 0, "slow": 0}
+
+
+async def test_a_full_queue_takes_no_edited_task(make_store: Make, clock: FakeClock) -> None:
+    hand = Hand(await make_store(limits=msgspec.structs.replace(LIMITS, queue_depth=1)), clock)
+    await hand.add(queue="full")
+    task = await hand.add()
+    with pytest.raises(Problem) as caught:
+        await hand.store.edit(task.id, to(queue="full"))
+    assert caught.value.kind == "rate-limited"
+    assert (await hand.store.edit(task.id, to(priority=3))).queue == "default"
 
 
 async def test_a_changed_key_frees_and_takes(hand: Hand) -> None:

@@ -101,9 +101,9 @@ def _start(tx: Tx, task: Task, executor_id: str) -> Claim:
         (attempt.id, task.id, attempt.number, executor_id, attempt.status, attempt.started_at),
     )
     tx.db.execute(
-        "INSERT INTO queue_starts (queue, at, task_id) SELECT name, ?, ? FROM queues "
+        "INSERT INTO queue_starts (queue, at, attempt_id) SELECT name, ?, ? FROM queues "
         "WHERE name = ? AND rate IS NOT NULL",
-        (tx.now, task.id, task.queue),
+        (tx.now, attempt.id, task.queue),
     )
     return Claim(task, attempt)
 

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import aiosqlite
-import msgspec
 
 from orchestr8d.clock import Clock
 from orchestr8d.core import steering
+from orchestr8d.core.admission import Facts
 from orchestr8d.core.errors import Problem
 from orchestr8d.core.model import (
     Attempt,
@@ -48,7 +48,6 @@ from orchestr8d.store.sqlite.writer import Writer, in_thread, raw
 T = TypeVar("T")
 # Steps of the full-text index that a search waits for.
 _SEARCH_STEPS = 400
-_JSON = msgspec.json.Encoder()
 
 
 class SqliteStore:
@@ -138,7 +137,9 @@ class SqliteStore:
         def unit(tx: Tx) -> Task:
             f = self._follower
             task = reads.task(tx.db, task_id)
-            after = tx.apply(steering.edit(task, change(task), tx.now, f.last_queued_at, f.head_start))
+            new = change(task)
+            facts = Facts(tx.depth(new.queue), self._limits.queue_depth, f.head_start, last_queued_at=f.last_queued_at)
+            after = tx.apply(steering.edit(task, new, facts, tx.now))
             f.note(after)
             upkeep.retext(tx, task, after)
             return after
@@ -178,8 +179,7 @@ class SqliteStore:
             row = tx.db.execute("SELECT status, task_id FROM attempts WHERE id = ?", (attempt_id,)).fetchone()
             if row != ("running", task_id):
                 raise Problem("conflict", f"attempt {attempt_id} of task {task_id} does not run any more")
-            value = msgspec.to_builtins(progress)
-            return tx.apply(steering.progress(task, attempt_id, value, _JSON.encode(progress).decode()))
+            return tx.apply(steering.progress(task, attempt_id, progress))
 
         return await self._writer.do(unit)
 

@@ -24,7 +24,7 @@ def admit(tx: Tx, new: Sequence[NewTask], answer: Answer, limits: Limits, follow
     existing = False
     facts = admission.Facts(queue_depth=limits.queue_depth, head_start=limits.head_start)
     depths: dict[str, int] = {}
-    for i, one in enumerate(new):
+    for one in new:
         facts.last_queued_at = follower.last_queued_at
         facts.depth = depths[one.queue] if one.queue in depths else tx.depth(one.queue)
         facts.same_key, facts.dependencies = (), {}
@@ -38,8 +38,8 @@ def admit(tx: Tx, new: Sequence[NewTask], answer: Answer, limits: Limits, follow
         try:
             admitted = admission.admit(one, facts, uuid7(tx.now), tx.next_seq(), tx.now)
         except Problem as e:
-            if len(new) > 1 and not e.faults:
-                raise Problem(e.kind, e.detail, [Fault(f"tasks[{i}]", e.detail, e.kind)], e.retry_after) from None
+            if one.at and not e.faults:
+                raise Problem(e.kind, e.detail, [Fault(one.at.rstrip("."), e.detail, e.kind)], e.retry_after) from None
             raise
         if isinstance(admitted, Task):
             existing = True
@@ -77,13 +77,13 @@ def cancel(tx: Tx, task: Task) -> Task:
 def _check_dependencies(tx: Tx, new: Sequence[NewTask]) -> None:
     """422 naming every dependency that does not exist."""
     faults = []
-    for i, one in enumerate(new):
+    for one in new:
         if one.spec.depends_on:
             known = reads.statuses(tx.db, one.spec.depends_on)
-            at = f"tasks[{i}].options" if len(new) > 1 else "options"
             for n, other in enumerate(one.spec.depends_on):
                 if other not in known:
-                    faults.append(Fault(f"{at}.depends_on[{n}]", f"there is no task {other!r}", "unprocessable"))
+                    path = f"{one.at}options.depends_on[{n}]"
+                    faults.append(Fault(path, f"there is no task {other!r}", "unprocessable"))
     refuse(faults)
 
 

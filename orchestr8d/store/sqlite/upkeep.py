@@ -56,7 +56,7 @@ def shift(tx: Tx, seconds: float, mark: str) -> None:
     tx.db.execute("UPDATE tasks SET wake_at = wake_at + ? WHERE wake_at IS NOT NULL AND wake_is_delay = 1", (ms,))
     for some in (reads.WITH_DEADLINE, f"FROM tasks INDEXED BY tasks_busy WHERE {reads.BUSY_SQL}"):
         tx.db.execute(f"UPDATE tasks SET deadline_at = deadline_at + ? WHERE seq IN (SELECT seq {some})", (ms,))
-    tx.db.execute("UPDATE OR REPLACE queue_starts SET at = at + ?", (ms,))
+    tx.db.execute("UPDATE queue_starts SET at = at + ?", (ms,))
 
 
 def touch_keys(tx: Tx) -> None:

@@ -147,8 +147,8 @@ CREATE TABLE queues (
 CREATE TABLE queue_starts (
   queue TEXT NOT NULL,
   at INTEGER NOT NULL,
-  task_id TEXT NOT NULL,
-  PRIMARY KEY (queue, at, task_id)
+  attempt_id TEXT NOT NULL,
+  PRIMARY KEY (queue, at, attempt_id)
 ) STRICT, WITHOUT ROWID;
 
 -- AUTOINCREMENT: an id is never given twice, even when the newest rows were pruned.

@@ -1,0 +1,24 @@
+"""What a token that is bound to a user or to runners may write to: tasks that it adds, and tasks that exist."""
+
+from __future__ import annotations
+
+from orchestr8d.core.errors import Problem
+from orchestr8d.core.model import NewTask, Task
+from orchestr8d.status_api.route import Call
+from orchestr8d.status_api.services import Services
+from orchestr8d.tokens import Caller
+
+
+def check(caller: Caller, task: NewTask | Task) -> None:
+    """Raises Problem for a task that the caller's token must not write to."""
+    if caller.user_id is not None and task.user_id != caller.user_id:
+        raise Problem("forbidden", f"this token is for tasks of the user {caller.user_id!r} only")
+    if caller.runners is not None and task.kind not in caller.runners:
+        raise Problem("forbidden", f"this token is not for tasks of the kind {task.kind!r}")
+
+
+async def steered(services: Services, call: Call) -> Task:
+    """The task that the path names, for a caller who may change it. Whose it is, and its kind, never change."""
+    task = await services.store.task(call.path("id"))
+    check(call.caller, task)
+    return task
