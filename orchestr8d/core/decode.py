@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import operator
 import re
 import types
 import typing
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import reduce
 from typing import Annotated, Any, Literal, TypeVar, Union
 
@@ -47,6 +49,23 @@ def decode_json(
     With faults it is what is right of the document, for further checks: a struct in which UNSET stands for fields that
     are wrong or missing, also where its type does not say so; None when nothing is right.
     """
+    with _no_collections():
+        return _decode_json(body, decoder, later)
+
+
+@contextmanager
+def _no_collections() -> Iterator[None]:
+    """Millions of lists are made in one go, and no cycles: collecting garbage meanwhile would take most of the time."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
+def _decode_json(body: bytes, decoder: msgspec.json.Decoder[T], later: frozenset[str]) -> tuple[T | None, list[Fault]]:
     try:
         return decoder.decode(body), []
     except msgspec.ValidationError as e:
@@ -126,15 +145,27 @@ class _Walk:
     def _dict(self, value: dict[Any, Any], into: Any, metas: Sequence[msgspec.Meta], path: str) -> Any:
         if not self._is_shaped(value, dict[str, Any], metas, path):
             return UNSET
-        items = {key: self._right(item, into, f"{path}.{key}" if path else str(key)) for key, item in value.items()}
-        return {key: item for key, item in items.items() if item is not UNSET}
+        items = self._items(value.items(), into, lambda key: f"{path}.{key}" if path else str(key))
+        return {key: item for key, item in items if item is not UNSET}
 
     def _list(self, value: list[Any], into: Any, metas: Sequence[msgspec.Meta], path: str) -> Any:
         if not self._is_shaped(value, list[Any], metas, path):
             return UNSET
-        items = [self._right(item, into, f"{path}[{i}]") for i, item in enumerate(value)]
+        items = [item for _, item in self._items(enumerate(value), into, lambda i: f"{path}[{i}]")]
         # Items keep their places, so only structs, of which something may be right, can stand without the wrong ones.
         return items if _is_struct(into) else UNSET
+
+    def _items(self, items: Iterable[tuple[Any, Any]], into: Any, path: Callable[[Any], str]) -> list[tuple[Any, Any]]:
+        """Each as `_right` has it, in a loop that is quick: most are right, and there may be many."""
+        right = []
+        for key, item in items:
+            try:
+                right.append((key, msgspec.convert(item, into, strict=self._strict)))
+            except msgspec.ValidationError as e:
+                if enough(self.faults):
+                    break
+                right.append((key, self.explain(item, into, path(key), e)))
+        return right
 
     def _is_shaped(self, value: object, bare: Any, metas: Sequence[msgspec.Meta], path: str) -> bool:
         """Whether a container is right, whatever its items are."""

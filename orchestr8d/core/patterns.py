@@ -16,11 +16,11 @@ ENV_NAME: Final = r"[A-Za-z_][A-Za-z0-9_]*"
 def whole(pattern: str, expected: str | None = None) -> Meta:
     """For a string that is `pattern` from end to end; `expected` is what whoever sends another one is told.
 
-    Python's `$` lets a line break pass at the end, and its `\\Z` is unknown to the dialect of JSON Schema: so one is
-    checked, and the other is shown.
+    Python's `$` would let a line break pass at the end.
     """
-    return Meta(
-        pattern=rf"^(?:{pattern})\Z",
-        extra_json_schema={"pattern": f"^(?:{pattern})$"},
-        extra=None if expected is None else {"expected": expected},
-    )
+    return Meta(pattern=rf"^(?:{pattern})\Z", extra=None if expected is None else {"expected": expected})
+
+
+def for_schema(pattern: str) -> str:
+    """The same in the dialect of JSON Schema, which has no `\\Z` and whose `$` is the very end."""
+    return pattern.removesuffix(r"\Z") + "$" if pattern.endswith(r"\Z") else pattern

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import msgspec
 
+from orchestr8d.core.patterns import for_schema
 from orchestr8d.status_api.respond import PROBLEM_TYPE, ProblemAnswer
 from orchestr8d.status_api.route import Media, Nothing, Route
 
@@ -38,7 +39,7 @@ _ABOUT: Final[Mapping[int, str]] = {
 def document(routes: Sequence[Route], version: str) -> dict[str, Any]:
     """OpenAPI 3.1 for all `routes`."""
     types = _types(routes)
-    schemas, components = msgspec.json.schema_components(types, ref_template=_REF)
+    schemas, components = _in_dialect(msgspec.json.schema_components(types, ref_template=_REF))
     refs = dict(zip(map(repr, types), schemas, strict=True))
     paths: dict[str, dict[str, Any]] = {}
     for route in routes:
@@ -65,6 +66,16 @@ def _types(routes: Sequence[Route]) -> list[Any]:
             shown.append(route.body)
         found |= {repr(one): one for one in shown}
     return list(found.values())
+
+
+def _in_dialect(schema: Any) -> Any:
+    """Schemas with patterns as JSON Schema has them."""
+    if isinstance(schema, dict):
+        return {
+            name: for_schema(value) if name == "pattern" and isinstance(value, str) else _in_dialect(value)
+            for name, value in schema.items()
+        }
+    return [_in_dialect(item) for item in schema] if isinstance(schema, list | tuple) else schema
 
 
 def _operation(route: Route, refs: Mapping[str, Any]) -> dict[str, Any]:

@@ -111,8 +111,9 @@ def test_strings_stand_for_numbers_in_queries():
 
 
 def test_what_is_right_of_a_wrong_document_is_kept():
-    body = b'''{"comand": 1, "cwd": "x", "env": {"A": 1, "B": "b"},
-               "options": {"timeout": "5x", "title": "T", "tags": ["a", 1], "retry_backoff": {"kind": "x", "base": 2}}}'''
+    body = b"""{"comand": 1, "cwd": "x", "env": {"A": 1, "B": "b"},
+                "options": {"timeout": "5x", "title": "T", "tags": ["a", 1],
+                            "retry_backoff": {"kind": "x", "base": 2}}}"""
     task, faults = decode_json(body, TASK)
     assert len(faults) == 6
     assert (task.cwd, task.env, task.options.title) == ("x", {"B": "b"}, "T")

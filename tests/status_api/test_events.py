@@ -7,6 +7,8 @@ import socket
 
 import pytest
 
+from orchestr8d.client import requests
+from orchestr8d.client.streams import Events
 from orchestr8d.status_api import events as module
 from orchestr8d.store import Retention
 
@@ -17,9 +19,10 @@ class Reader:
     def __init__(self, response):
         self.response = response
         self._buffer = b""
+        self.position: int | None = None
 
     async def next(self) -> dict[str, str]:
-        """The fields of the next event; comments are passed over."""
+        """The fields of the next event; comments and mere positions are passed over."""
         async with asyncio.timeout(5):
             while True:
                 while b"\n\n" not in self._buffer:
@@ -28,8 +31,10 @@ class Reader:
                         raise EOFError
                     self._buffer += data
                 block, _, self._buffer = self._buffer.partition(b"\n\n")
-                if not block.startswith(b":"):
-                    return dict(line.split(": ", 1) for line in block.decode().split("\n"))
+                fields = dict(line.split(": ", 1) for line in block.decode().split("\n"))
+                if "data" in fields:
+                    return fields
+                self.position = int(fields["id"])
 
     async def take(self, n: int) -> list[dict]:
         return [json.loads((await self.next())["data"]) for _ in range(n)]
@@ -93,9 +98,11 @@ async def test_filters(api, listen):
     assert (event["type"], event["task_id"], event["user_id"]) == ("task.queued", task_id, "ann")
     of_task = await listen(f"?after=0&task_id={task_id}&type=task.*")
     assert [e["type"] for e in await of_task.take(2)] == ["task.created", "task.queued"]
-    for query in ("?type=task.nope", "?type=tusk.*", "?type=", "?foo=1", "?after=-1", "?after=x"):
+    many = ",".join(f"task.{i}" for i in range(101))
+    for query in ("?type=task.nope", "?type=tusk.*", "?type=", f"?type={many}", "?foo=1", "?after=-1", "?after=x"):
         assert (await api.call("GET", f"/api/v1/events{query}"))[0] == 400, query
     assert (await api.call("GET", "/api/v1/events", headers={"Last-Event-ID": "x"}))[0] == 400
+    await listen("?type=" + ",".join(["*"] * 500))
     # Families of capabilities that are still to come are known already.
     await listen("?type=workflow.*,webhook.dead,notification.created,alert.*,schedule.fired")
 
@@ -130,10 +137,45 @@ async def test_draining_ends_streams(api, listen):
 @pytest.mark.slow
 async def test_comments_keep_it_alive(api, listen, monkeypatch):
     monkeypatch.setattr(module, "KEEP_ALIVE", 0.05)
-    reader = await listen()
+    reader = await listen("?type=task.completed")
     async with asyncio.timeout(5):
-        assert (await reader.response.content.readuntil(b"\n\n")).startswith(b":")
-        assert (await reader.response.content.readuntil(b"\n\n")).startswith(b":")
+        for _ in range(3):
+            assert (await reader.response.content.readuntil(b"\n\n")).startswith(b":")
+        await api.submit()
+        # What is filtered out keeps nothing alive, but moves the position.
+        newest = (await api.services.store.event_bounds())[1]
+        while await reader.response.content.readuntil(b"\n\n") != b": alive\nid: %d\n\n" % newest:
+            pass
+
+
+async def test_a_stream_that_saw_nothing_goes_on_where_it_was(api, listen):
+    reader = await listen("?type=task.completed")
+    source = Events(requests.events(), 0.0, api.services.clock)
+    for event in source.feed(await reader.response.content.readuntil(b"\n\n")):
+        raise AssertionError(event)
+    assert source.position == (await api.services.store.event_bounds())[1]
+    reader.response.close()
+    task_id = await api.submit()
+    headers = dict(source.request().headers)
+    again = await listen("", **{"Last-Event-ID": headers["Last-Event-ID"]})
+    assert [(e["type"], e["task_id"]) for e in await again.take(2)] == [
+        ("task.created", task_id), ("task.queued", task_id),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("busy", [False, True])
+@pytest.mark.slow
+async def test_a_revoked_token_ends_its_stream(api, listen, monkeypatch, busy):
+    monkeypatch.setattr(module, "KEEP_ALIVE", 0.1)
+    _, made = await api.call("POST", "/api/v1/tokens", {"name": "x", "scope": "read"})
+    reader = await listen("", Authorization=f"Bearer {made['token']}")
+    await api.call("DELETE", f"/api/v1/tokens/{made['token_id']}")
+    with pytest.raises(EOFError):
+        async with asyncio.timeout(5):
+            while True:
+                if busy:
+                    await api.submit()
+                await reader.next()
 
 
 @pytest.mark.slow

@@ -209,6 +209,33 @@ async def test_tokens_that_are_bound(api):
     assert (await api.call("POST", "/api/v1/tasks", {"command": ["a"]}, headers=other))[0] == 403
 
 
+async def test_a_bound_token_steers_its_own_tasks_only(api):
+    ann = await api.make_token(scope="submit", user_id="ann")
+    other_kind = await api.make_token(scope="submit", runners=["claude"])
+    theirs, own = await api.submit(), await api.submit(user_id="ann")
+    calls = [
+        ("POST", "/priority", {"priority": 1}), ("PATCH", "", {"options": {"title": "t"}}), ("POST", "/pause", None),
+        ("POST", "/resume", None), ("POST", "/cancel", None), ("POST", "/retry", None),
+    ]  # fmt: skip
+    for method, path, body in calls:
+        for token, task_id in ((ann, theirs), (other_kind, theirs), (other_kind, own), (ann, own)):
+            headers = {"Authorization": f"Bearer {token}"}
+            status, _ = await api.call(method, f"/api/v1/tasks/{task_id}{path}", body, headers=headers)
+            allowed = (token, task_id) == (ann, own)
+            assert status == (202 if path == "/retry" else 200) if allowed else status == 403, path
+    assert (await api.call("GET", f"/api/v1/tasks/{theirs}"))[1]["status"] == "queued"
+
+
+async def test_progress_that_is_not_said_stays(api):
+    task_id, attempt_id = await api.run()
+    headers = {"Authorization": f"Bearer {api.services.tokens.attempt_token(attempt_id)}"}
+    for said, expected in (
+        ({"percent": 40}, (40, None)), ({"current_step": "half"}, (40, "half")), ({"percent": 0}, (0, "half"))
+    ):  # fmt: skip
+        _, answer = await api.call("POST", f"/api/v1/tasks/{task_id}/progress", said, headers=headers)
+        assert (answer["progress"]["percent"], answer["progress"]["current_step"]) == expected
+
+
 async def test_the_socket_needs_no_token(api):
     connector = aiohttp.UnixConnector(str(api.socket))
     async with aiohttp.ClientSession(connector=connector) as http:
@@ -338,6 +365,25 @@ async def test_configuration_is_followed(api):
     assert (status, [e["path"] for e in answer["errors"]]) == (400, ["command[0]", "options.max_retries"])
     assert (await api.call("POST", "/api/v1/tasks", {"command": ["sh"]}))[0] == 422
     assert (await api.call("POST", "/api/v1/tasks", {"command": ["make"]}))[0] == 202
+
+
+async def test_only_allowed_programs_are_run_as_checks_and_again(api):
+    task_id = await api.submit("sh")
+    checked = await api.submit("make", check=["sh"])
+    for one in (task_id, checked):
+        await api.call("POST", f"/api/v1/tasks/{one}/cancel")
+    waiting = await api.submit("make")
+    api.config = msgspec.structs.replace(
+        api.config, runners=config.Runners(command=config.CommandConfig(allow=["make"]))
+    )
+    body = {"command": ["make"], "options": {"check": ["sh"]}}
+    check = {"options": {"check": ["sh"]}}
+    for method, path, sent, at in (
+        ("POST", "", body, "options.check[0]"), ("PATCH", f"/{waiting}", check, "options.check[0]"),
+        ("POST", f"/{task_id}/retry", None, "command[0]"), ("POST", f"/{checked}/retry", None, "options.check[0]"),
+    ):  # fmt: skip
+        status, answer = await api.call(method, f"/api/v1/tasks{path}", sent)
+        assert (status, [e["path"] for e in answer["errors"]]) == (422, [at]), (method, path)
 
 
 def test_files_of_the_keeper_are_private(tmp_path):

@@ -1,6 +1,7 @@
 """Output of attempts and files of tasks."""
 
 import asyncio
+import socket
 
 import aiohttp
 import msgspec
@@ -101,6 +102,26 @@ async def test_draining_breaks_a_follower_off(api):
     api.services.waits.end()
     with pytest.raises(aiohttp.ClientPayloadError):
         await asyncio.wait_for(following, 5)
+
+
+@pytest.mark.parametrize("query", ["", "?follow=1"])
+async def test_draining_waits_for_no_client_that_reads_nothing(api, query):
+    task_id, _ = await api.run(stdout=b"x" * (32 << 20))
+    reading = socket.socket()
+    reading.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    reading.connect(("127.0.0.1", api.port))
+    reader, writer = await asyncio.open_connection(sock=reading, limit=1024)
+    writer.write(
+        b"GET /api/v1/tasks/%b/logs%b HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer %b\r\n\r\n"
+        % (task_id.encode(), query.encode(), api.token.encode())
+    )
+    await reader.readuntil(b"\r\n\r\n")
+    api.services.waits.end()
+    with pytest.raises((ConnectionError, EOFError)):
+        async with asyncio.timeout(5):
+            while True:
+                await reader.readexactly(65536)
+    writer.close()
 
 
 async def test_files_that_the_runner_named_and_no_others(api, tmp_path):

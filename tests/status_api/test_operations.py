@@ -24,7 +24,8 @@ async def test_queues(api):
     status, first = await api.call("GET", "/api/v1/queues?limit=1")
     status, rest = await api.call("GET", f"/api/v1/queues?cursor={first['next_cursor']}")
     assert {"a", "b"} <= {q["name"] for q in first["queues"] + rest["queues"]}
-    for body in ({"limit": 0}, {"limit": "x"}, {"rate": "0/m"}, {"rate": "5/00m"}, {"rate": "fast"}, {"limti": 1}):
+    for body in ({"limit": 0}, {"limit": "x"}, {"rate": "0/m"}, {"rate": "5/00m"}, {"rate": "fast"}, {"limti": 1},
+                 {"rate": "5/m\n"}):  # fmt: skip
         assert (await api.call("PUT", "/api/v1/queues/b", body))[0] == 400, body
     for name in ("%00", "a%2fb", "%20", "a" * 200, "%C3%A9", "a%0a"):
         assert (await api.call("PUT", f"/api/v1/queues/{name}", {"limit": 1}))[0] == 400, name
@@ -52,7 +53,8 @@ async def test_tokens(api):
     stored = (api.state / "o.db").read_bytes() + (api.state / "o.db-wal").read_bytes()
     assert made["token"].encode() not in stored
     for wrong in ({"scope": "root"}, {"name": ""}, {"expires": "yesterday"}, {"expires": "2020-01-01T00:00:00Z"},
-                  {"expires": "2099-01-01T00:00:00"}, {"expires": -1}, {"expires": "0s"}, {"runners": []}):  # fmt: skip
+                  {"expires": "2099-01-01T00:00:00"}, {"expires": -1}, {"expires": "0s"}, {"expires": "90s\n"},
+                  {"runners": ["command\n"]}, {"runners": []}):  # fmt: skip
         status, answer = await api.call("POST", "/api/v1/tokens", {"name": "x", "scope": "read"} | wrong)
         assert (status, len(answer["errors"])) == (400, 1), wrong
     status, made = await api.call(
@@ -110,6 +112,7 @@ async def test_the_document_has_every_route(api):
             assert {"413", "415"} <= operation["responses"].keys()
             assert "application/json" in operation["requestBody"]["content"]
     assert sum(map(len, document["paths"].values())) == len(table("0"))
+    assert "\\Z" not in json.dumps(document)  # no word of ECMA's patterns
     names = [o["operationId"] for path in document["paths"].values() for o in path.values()]
     assert len(set(names)) == len(names)
     submit = document["paths"]["/api/v1/tasks"]["post"]

@@ -3,6 +3,7 @@
 import asyncio
 import json
 
+import msgspec
 import pytest
 
 from orchestr8d.core.outcome import Outcome
@@ -39,7 +40,7 @@ async def test_a_batch_is_all_or_none(api):
     bad = {"tasks": [{"command": ["a"]}, {"command": ["b"], "env": {"1x": ""}, "options": {"timeout": "1 h"}}]}
     status, answer = await api.call("POST", "/api/v1/tasks:batch", bad)
     assert status == 400
-    assert [e["path"] for e in answer["errors"]] == ["tasks[1].options.timeout"]
+    assert [e["path"] for e in answer["errors"]] == ["tasks[1].options.timeout", "tasks[1].env.1x"]
     bad["tasks"][1]["options"] = {"max_retries": 101}
     status, answer = await api.call("POST", "/api/v1/tasks:batch", bad)
     assert [e["path"] for e in answer["errors"]] == ["tasks[1].env.1x", "tasks[1].options.max_retries"]
@@ -78,6 +79,41 @@ async def test_faults_of_query_body_and_key_come_together(api):
     assert "did you mean 'running'" in answer["errors"][0]["message"]
 
 
+async def test_all_that_is_wrong_comes_in_one_answer(api):
+    body = {
+        "cwd": "x", "env": {"1A": "", "B": 1}, "comand": ["a"],
+        "options": {"priority": "hihg", "depends_on": ["nope"], "max_retries": 1000, "timeout": "90s\n"},
+    }  # fmt: skip
+    status, answer = await api.call("POST", "/api/v1/tasks", body)
+    expected = [
+        "env.B", "comand", "options.priority", "options.timeout", "command", "env.1A", "cwd", "options.max_retries",
+        "options.depends_on[0]",
+    ]  # fmt: skip
+    assert (status, [e["path"] for e in answer["errors"]]) == (400, expected)
+    known = await api.submit()
+    tasks = [{"command": ["a"], "cwd": "x"}, {"command": ["a"], "options": {"depends_on": [known, "nope"]}}, 3]
+    status, answer = await api.call("POST", "/api/v1/tasks:batch", {"tasks": tasks})
+    expected = ["tasks[2]", "tasks[0].cwd", "tasks[1].options.depends_on[1]"]
+    assert (status, [e["path"] for e in answer["errors"]]) == (400, expected)
+    status, answer = await api.call("POST", "/api/v1/tasks:batch", {"tasks": tasks[:2]})
+    assert (status, [e["path"] for e in answer["errors"]]) == (400, expected[1:])
+    status, answer = await api.call("POST", "/api/v1/tasks:batch", {"tasks": tasks[1:2]})
+    assert (status, [e["path"] for e in answer["errors"]]) == (422, ["tasks[0].options.depends_on[1]"])
+    patch = {"cwd": "x", "options": {"tgas": [], "run_at": "x"}}
+    status, answer = await api.call("PATCH", f"/api/v1/tasks/{known}", patch)
+    assert (status, [e["path"] for e in answer["errors"]]) == (400, ["options.tgas", "cwd", "options.run_at"])
+
+
+async def test_metadata_too_deep_to_be_shown_is_refused(api):
+    deep = {"a": json.loads("[" * 900 + "]" * 900)}
+    status, answer = await api.call("POST", "/api/v1/tasks", {"command": ["a"], "options": {"metadata": deep}})
+    assert (status, [e["path"] for e in answer["errors"]]) == (400, ["options.metadata"])
+    task_id = await api.submit(metadata={"a": json.loads("[" * 63 + "]" * 63)})
+    status, answer = await api.call("PATCH", f"/api/v1/tasks/{task_id}", {"options": {"metadata": deep}})
+    assert (status, [e["path"] for e in answer["errors"]]) == (400, ["options.metadata"])
+    assert (await api.call("GET", "/api/v1/tasks"))[0] == 200
+
+
 async def test_lists_page_without_doubles_while_tasks_come(api):
     ids = [await api.submit(tags=["x"]) for _ in range(7)]
     seen, cursor = [], None
@@ -110,6 +146,16 @@ async def test_lists_filter(api):
         assert "attempts" not in page["tasks"][0]
     _, page = await api.call("GET", "/api/v1/tasks?status=completed")
     assert page == {"tasks": [], "next_cursor": None}
+
+
+async def test_filters_have_so_many_values(api):
+    first = await api.submit(tags=["a"])
+    _, page = await api.call("GET", "/api/v1/tasks?" + "&".join(["tag=a"] * 500))
+    assert [task["id"] for task in page["tasks"]] == [first]
+    for query in ("&".join(f"tag={i}" for i in range(101)), "status=" + ",".join(str(i) for i in range(101))):
+        status, answer = await api.call("GET", f"/api/v1/tasks?{query}")
+        assert (status, len(answer["errors"])) == (400, 1)
+    assert (await api.call("GET", "/api/v1/tasks?" + "&".join(f"tag={i}" for i in range(100))))[0] == 200
 
 
 @pytest.mark.parametrize("path", ["", "/status", "/result", "/logs", "/attempts", "/events", "/files/x"])
@@ -204,6 +250,39 @@ async def test_pause_resume_priority_and_patch(api):
     ):  # fmt: skip
         status, _ = await api.call(method, f"/api/v1/tasks/{task_id}/{path}".rstrip("/"), body)
         assert status == 409, path
+
+
+async def test_what_was_not_used_yet_can_change_after_a_failure(api):
+    task_id, attempt_id = await api.run(max_retries=1, retry_backoff={"base": "1h"})
+    await api.fail(task_id, attempt_id)
+    options = {
+        "title": "T", "tags": ["x"], "metadata": {"a": 1}, "max_retries": 3, "retry_backoff": "fixed",
+        "on_failure": "fail", "deadline": "1d", "priority": 4, "allow_failed": True,
+    }  # fmt: skip
+    status, task = await api.call("PATCH", f"/api/v1/tasks/{task_id}", {"options": options})
+    assert (status, task["status"], task["title"], task["max_retries"], task["priority"]) == (
+        200, "retrying", "T", 3, 4
+    )  # fmt: skip
+    assert (task["options"]["deadline"], task["options"]["allow_failed"]) == (86_400, True)
+    for used in ({"command": ["b"]}, {"cwd": "/tmp"}, {"env": {"A": "1"}}, {"stdin": "x"}, *(
+        {"options": {name: value}} for name, value in (
+            ("check", ["a"]), ("timeout", 1), ("stall_timeout", 1), ("queue", "q"), ("concurrency_key", "k"),
+            ("delay", 1),
+        )
+    )):  # fmt: skip
+        status, answer = await api.call("PATCH", f"/api/v1/tasks/{task_id}", used)
+        assert (status, "can no longer be changed" in answer["detail"]) == (409, True), used
+
+
+async def test_a_full_queue_is_full_for_those_who_move_too(api):
+    moved = await api.submit()
+    await api.submit(queue="q")
+    limits = api.services.store.limits
+    api.services.store.limits = msgspec.structs.replace(limits, queue_depth=1)
+    status, answer = await api.call("PATCH", f"/api/v1/tasks/{moved}", {"options": {"queue": "q"}})
+    assert (status, answer["type"]) == (429, "urn:orchestr8d:rate-limited")
+    assert (await api.call("PATCH", f"/api/v1/tasks/{moved}", {"options": {"queue": "r"}}))[0] == 200
+    assert (await api.call("PATCH", f"/api/v1/tasks/{moved}", {"options": {"title": "T"}}))[0] == 200
 
 
 async def test_unique_keys(api):
