@@ -75,8 +75,20 @@ def serve(config_path: Path | None, *, log_format: str | None = None, ready_fd: 
         print(f"orchestr8d: {e}", file=sys.stderr)
         return 1
     except (Problem, OSError, sqlite3.Error) as e:
-        print(f"orchestr8d: cannot start: {e}", file=sys.stderr)
-        return 1
+        return _cannot_start(e)
+    except RuntimeError as e:
+        # Without descriptors for it the event loop does not run, and cannot be closed either, which hides why.
+        reason = e.__context__
+        while reason is not None and not isinstance(reason, OSError):
+            reason = reason.__context__
+        if reason is None:
+            raise
+        return _cannot_start(reason)
+
+
+def _cannot_start(reason: Exception) -> int:
+    print(f"orchestr8d: cannot start: {reason}", file=sys.stderr)
+    return 1
 
 
 class Daemon:
