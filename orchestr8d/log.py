@@ -203,6 +203,8 @@ def transitions(logs: Logs) -> Callable[[Sequence[Event]], None]:
                 item = decode(event.data)
             except msgspec.DecodeError:  # data of a shape that we do not know: the line says that much less
                 item = _Transition()
+            if event.type == "task.created" and item.status == "queued":
+                continue  # one transition, whose line is that of `task.queued`
             item.event = event.type
             item.task_id = event.task_id
             if isinstance(render, JsonLine):

@@ -14,10 +14,11 @@ from orchestr8d.events import Event
 from orchestr8d.store import Retention, Store
 
 HEARTBEAT = 10.0
-# New tasks are indexed together, this long after the first of them.
+# New tasks are indexed together once there were none for so long, or after so many times that.
 TEXT_DELAY = 1.0
-# Between two steps of a longer work, so that others get their turn.
-STEP_PAUSE = 0.02
+TEXT_PATIENCE = 10
+# Between two steps of a longer work others get their turn: at least this long, and this many times what the step took.
+STEP_PAUSE, STEP_SHARE = 0.02, 6
 FIRST_PRUNE, PRUNE = 60.0, 3600.0
 
 
@@ -56,7 +57,12 @@ class TextIndexer:
     async def run(self) -> None:
         while True:
             await self._new.wait()
-            await asyncio.sleep(TEXT_DELAY)
+            # Not into a burst of submits, which share the writer; but not for ever either.
+            for _ in range(TEXT_PATIENCE):
+                self._new.clear()
+                await asyncio.sleep(TEXT_DELAY)
+                if not self._new.is_set():
+                    break
             self._new.clear()
             try:
                 await _steps(self._store.index_text)
@@ -100,10 +106,12 @@ class Pruner:
 
 async def _steps(step: Callable[[], Awaitable[bool]]) -> None:
     """Calls `step` until it says that there is no more to do."""
+    loop = asyncio.get_running_loop()
     more = True
     while more:
+        started = loop.time()
         more = await step()
-        await asyncio.sleep(STEP_PAUSE)
+        await asyncio.sleep(max(STEP_PAUSE, STEP_SHARE * (loop.time() - started)))
 
 
 def _remove(directories: Sequence[Path]) -> None:

@@ -19,6 +19,12 @@ _COMMIT: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.
 _BATCH: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 
 
+_COUNTED: Final = frozenset(
+    f"task.{what}"
+    for what in ("created", "started", "queued", "retrying", "completed", "failed", "cancelled", "skipped", "parked")
+)
+
+
 class _Told(msgspec.Struct):
     """What is counted of an event's data."""
 
@@ -69,7 +75,7 @@ class Metrics:
     def observe(self, events: Sequence[Event]) -> None:
         """Counts what was committed (an observer of the bus)."""
         for event in events:
-            if event.type.startswith("task."):
+            if event.type in _COUNTED:
                 self._count(event.type[5:], self._decode(event.data))
 
     def _count(self, what: str, told: _Told) -> None:

@@ -13,9 +13,10 @@ from orchestr8d.store.sqlite.transaction import Tx
 # The queues in which tasks of a key wait, by skipping along the index: their number matters, not that of the tasks.
 _KEY_QUEUES = """
 WITH RECURSIVE q (name) AS (
-  SELECT min(queue) FROM tasks WHERE status = 'queued' AND concurrency_key IS NOT NULL AND concurrency_key = :key
+  SELECT min(queue) FROM tasks INDEXED BY tasks_key
+  WHERE status = 'queued' AND concurrency_key IS NOT NULL AND concurrency_key = :key
   UNION ALL
-  SELECT (SELECT min(queue) FROM tasks
+  SELECT (SELECT min(queue) FROM tasks INDEXED BY tasks_key
           WHERE status = 'queued' AND concurrency_key IS NOT NULL AND concurrency_key = :key AND queue > q.name)
   FROM q WHERE q.name IS NOT NULL
 )

@@ -19,9 +19,10 @@ _JSON = msgspec.json.Encoder()
 # Queues in which something may be claimed, by skipping along the claim index: queues where nothing may cost nothing.
 _READY_QUEUES = """
 WITH RECURSIVE q (name) AS (
-  SELECT min(queue) FROM tasks WHERE status = 'queued' AND hold IS NULL
+  SELECT min(queue) FROM tasks INDEXED BY tasks_claim WHERE status = 'queued' AND hold IS NULL
   UNION ALL
-  SELECT (SELECT min(queue) FROM tasks WHERE status = 'queued' AND hold IS NULL AND queue > q.name)
+  SELECT (SELECT min(queue) FROM tasks INDEXED BY tasks_claim
+          WHERE status = 'queued' AND hold IS NULL AND queue > q.name)
   FROM q WHERE q.name IS NOT NULL
 )
 SELECT name FROM q WHERE name IS NOT NULL

@@ -99,6 +99,8 @@ def test_a_claim(db: sqlite3.Connection) -> None:
     assert claimed == 8
     assert scans(steps) == []
     assert any("USING INDEX tasks_claim (queue=?)" in step for step in steps)
+    # The index of lists has all that is queued, claimable or not.
+    assert not any("tasks_status" in step for step in steps), steps
     assert any("USING INDEX tasks_key_busy (concurrency_key=?)" in step for step in steps)
 
 

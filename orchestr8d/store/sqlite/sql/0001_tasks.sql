@@ -200,4 +200,4 @@ CREATE TABLE idempotency (
 CREATE INDEX idempotency_age ON idempotency (created_at);
 
 -- Filled behind the submits, in steps (meta `text_seq` says how far): inside them it would cost as much as the task.
-CREATE VIRTUAL TABLE task_text USING fts5 (title, input, content = '', tokenize = 'unicode61', prefix = '2 3');
+CREATE VIRTUAL TABLE task_text USING fts5 (title, input, content = '', tokenize = 'unicode61');
