@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import subprocess
 import sys
@@ -81,6 +82,8 @@ class Setting:
         state = self.directory("state")
         if database is not None:
             shutil.copyfile(database, state / "orchestr8d.db")
+            # Else the machine would go on writing a gigabyte while we measure.
+            os.sync()
         daemon = Daemon(state, CONFIG, module="tests.bench.server")
         daemon.start()
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import os
 import shutil
 import subprocess
 import sys
@@ -27,6 +28,7 @@ def restart(setting: Setting) -> list[Line]:
     finished, waiting = size.growth[-1]
     state = setting.directory("state")
     shutil.copyfile(seed.seeded(finished, waiting), state / "orchestr8d.db")
+    os.sync()
     daemon = Daemon(state, CONFIG)
     settled: list[float] = []
 

@@ -100,7 +100,8 @@ def rated_queues(db: sqlite3.Connection, now: int) -> list[Queue]:
 
 def _queues(db: sqlite3.Connection, now: int, where: str, *args: Any) -> list[Queue]:
     sql = f"SELECT name, max_running, rate, paused, depth FROM queues WHERE {where} ORDER BY name"
-    running = dict(db.execute(f"SELECT queue, count(*) FROM tasks WHERE {BUSY_SQL} GROUP BY queue"))
+    busy = f"SELECT queue, count(*) FROM tasks INDEXED BY tasks_busy WHERE {BUSY_SQL} GROUP BY queue"
+    running = dict(db.execute(busy))
     found = []
     for name, limit, rate, paused, depth in db.execute(sql, args):
         queue = Queue(name, limit, rate, bool(paused), depth, running.get(name, 0))
