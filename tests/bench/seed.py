@@ -162,7 +162,7 @@ def _spec(seq: int, word: str | None, command: list[str] | None = None) -> str:
     return encode_spec(
         Spec(
             command=command or [COMMON, draw.choice(_WORDS), f"--target=module{seq % 5000}", f"host{seq % 97}"],
-            cwd="/srv/app", title=f"{draw.choice(_WORDS)} {word or draw.choice(_WORDS)} {seq}",
+            cwd="/", title=f"{draw.choice(_WORDS)} {word or draw.choice(_WORDS)} {seq}",
             tags=["nightly"] if seq % 10 == 0 else [],
         )
     )  # fmt: skip
