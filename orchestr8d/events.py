@@ -76,17 +76,6 @@ class Bus:
         for observer in self._cancels:
             observer(task_ids)
 
-    async def wait(self, ready: asyncio.Future[None], timeout: float) -> bool:  # noqa: ASYNC109 (a wait that may end with nothing)
-        """True when `ready` (from `next` or `next_of`) was told; False when the time passed first."""
-        try:
-            async with asyncio.timeout(timeout):
-                await ready
-            return True
-        except TimeoutError:
-            return False
-        finally:
-            ready.cancel()
-
     def next(self) -> asyncio.Future[None]:
         """Done at the next commit that has events. Ask for it before reading the store, so that nothing is missed."""
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()

@@ -14,7 +14,7 @@ from aiohttp import web
 
 from orchestr8d.core import model
 from orchestr8d.core.errors import Fault, Problem, refuse
-from orchestr8d.processes.files import open_regular
+from orchestr8d.processes.files import open_regular, read
 from orchestr8d.status_api import respond, views
 from orchestr8d.status_api.route import Call, Media, Route
 from orchestr8d.status_api.services import Services
@@ -49,22 +49,12 @@ class Output:
 
     async def piece(self) -> bytes:
         """What comes next; empty when there is no more for now."""
-        data = await asyncio.to_thread(_read, self._path, self.position)
+        data = await asyncio.to_thread(read, str(self._path), PIECE, self.position)
         self.position += len(data)
         return data
 
     async def to_last_lines(self, lines: int) -> None:
         self.position = await asyncio.to_thread(_start_of_last_lines, self._path, lines)
-
-
-def _read(path: Path, position: int) -> bytes:
-    fd = open_regular(path)
-    if fd is None:
-        return b""
-    try:
-        return os.pread(fd, PIECE, position)
-    finally:
-        os.close(fd)
 
 
 def _start_of_last_lines(path: Path, lines: int) -> int:
