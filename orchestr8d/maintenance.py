@@ -90,14 +90,19 @@ class Pruner:
 
     async def run_once(self) -> int:
         """Everything that is past its keep now; answers how many tasks went."""
-        removed = 0
         retention = self._retention()
-        while expired := await self._store.expired(retention):
+        removed = 0
+
+        async def remove_some() -> bool:
+            nonlocal removed
+            expired = await self._store.expired(retention)
             directories = [self._directory(a) for e in expired for a in e.attempt_ids]
             await asyncio.to_thread(_remove, directories)
             await self._store.remove([e.task_id for e in expired])
             removed += len(expired)
-            await asyncio.sleep(STEP_PAUSE)
+            return bool(expired)
+
+        await _steps(remove_some)
         await _steps(lambda: self._store.prune_log(retention))
         if removed:
             structlog.get_logger().info("old tasks were removed", tasks=removed)

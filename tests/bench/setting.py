@@ -34,6 +34,12 @@ grace = "1s"
 queue_depth = 10000000
 [queues.{PAUSED}]
 paused = true
+# What the seeds hold is old, and must not begin to go while we measure.
+[retention]
+completed = "forever"
+failed = "forever"
+cancelled = "forever"
+events = "forever"
 """
 
 

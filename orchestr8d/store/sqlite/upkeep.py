@@ -17,7 +17,7 @@ from orchestr8d.store.sqlite.transaction import Tx
 _JSON = msgspec.json.Encoder()
 # Rows a step: small enough that other writes do not notice.
 TEXT_STEP = 500
-PRUNE_STEP = 500
+PRUNE_STEP = 100
 # How far a look for expired tasks goes beyond them: past so many that were made early and ended late.
 EXPIRED_WALK = 100
 IDEMPOTENCY_MS = 24 * 3600 * 1000
