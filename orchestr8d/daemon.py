@@ -144,7 +144,7 @@ class Daemon:
         tokens.load(await store.tokens())
         pool = self._make_pool(store, processes, tokens)
         queue = PriorityQueue(store, self._clock, self._executor_id, pool.free, pool.claimed)
-        self._on_free = queue.hint
+        self._on_free = queue.freed
         indexer = maintenance.TextIndexer(store)
         bus.observe(queue.observe)
         bus.observe(indexer.observe)

@@ -20,15 +20,13 @@ class ToldRunner:
     async def run(self, run: Run) -> Outcome:
         future = self._outcomes[run.task_id] = asyncio.get_running_loop().create_future()
         self.runs[run.task_id] = run
-        stop = asyncio.ensure_future(run.stop.wait())
         try:
-            await asyncio.wait([future, stop], return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait([future, run.stop.asked], return_when=asyncio.FIRST_COMPLETED)
             if future.done():
                 return future.result()
             assert run.stop.why is not None
             return Outcome(status=run.stop.why)
         finally:
-            stop.cancel()
             del self.runs[run.task_id]
 
     def end(self, task_id: str, outcome: Outcome) -> None:

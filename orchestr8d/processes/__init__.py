@@ -208,8 +208,9 @@ class Processes:
         self._forget(attempt_id)
 
     async def _collect(self, child: Child) -> Exit:
-        # Only a process that nothing ends (GIVE_UP) is still there.
-        await asyncio.wait({child.exited}, timeout=1.0)
+        if not child.exited.done():
+            # Only a process that nothing ends (GIVE_UP) is still there after that.
+            await asyncio.wait({child.exited}, timeout=1.0)
         result = child.collect() if child.exited.done() else Exit(None)
         child.release()
         self._forget(child.attempt_id)

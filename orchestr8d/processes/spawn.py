@@ -18,9 +18,12 @@ _ROOM = 1024
 # What can fail returns the error's number; errno is not used.
 _int, _short, _pointer, _string = ctypes.c_int, ctypes.c_short, ctypes.c_void_p, ctypes.c_char_p
 _strings = ctypes.POINTER(_string)
-_libc = ctypes.CDLL(None)
+# Only the one call that takes its time lets the lock go: to have it back, each would have to wait.
+_libc = ctypes.PyDLL(None)
+_posix_spawn = ctypes.CDLL(None).posix_spawn
+_posix_spawn.argtypes = (ctypes.POINTER(_int), _string, _pointer, _pointer, _strings, _strings)
+_posix_spawn.restype = _int
 for _name, *_arguments in (
-    ("posix_spawn", ctypes.POINTER(_int), _string, _pointer, _pointer, _strings, _strings),
     ("posix_spawn_file_actions_init", _pointer),
     ("posix_spawn_file_actions_addopen", _pointer, _int, _string, _int, ctypes.c_uint),
     ("posix_spawn_file_actions_destroy", _pointer),
@@ -55,7 +58,7 @@ def spawn(
             # The path is copied.
             _check(_libc.posix_spawn_file_actions_addopen(actions, fd, _text(name), flags, mode), name)
         pid = _int()
-        _check(_libc.posix_spawn(ctypes.byref(pid), _text(path), actions, attributes, words, variables), path)
+        _check(_posix_spawn(ctypes.byref(pid), _text(path), actions, attributes, words, variables), path)
         return pid.value
     finally:
         _libc.posix_spawn_file_actions_destroy(actions)

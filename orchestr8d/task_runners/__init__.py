@@ -21,15 +21,13 @@ class Stop:
 
     def __init__(self) -> None:
         self.why: Why | None = None
-        self._event = asyncio.Event()
+        # To be waited for together with a child's end; nobody may cancel it.
+        self.asked: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def ask(self, why: Why) -> None:
         if self.why is None:
             self.why = why
-            self._event.set()
-
-    async def wait(self) -> None:
-        await self._event.wait()
+            self.asked.set_result(None)
 
 
 @dataclass(frozen=True)

@@ -94,7 +94,7 @@ class CommandRunner:
             outcome, ended = await self._check(run, env, rules, ended)
         if outcome.status == "interrupted":
             return outcome
-        kind, result = await read_result(Files(run.directory).stdout)
+        kind, result = await read_result(Files(run.directory).stdout, ended.stdout_bytes)
         return msgspec.structs.replace(
             outcome,
             exit_code=ended.exit_code,
@@ -172,9 +172,8 @@ def allowed(environ: Mapping[str, str], patterns: Sequence[str]) -> dict[str, st
     }
 
 
-async def read_result(stdout: str) -> tuple[Literal["json", "text", "file"], bytes | None]:
+async def read_result(stdout: str, length: int) -> tuple[Literal["json", "text", "file"], bytes | None]:
     """The result's type and body: one JSON document, else UTF-8 text, else (longer than RESULT_BYTES) none."""
-    length = size(stdout)
     if length > RESULT_BYTES:
         return "file", None
     data = b"" if length == 0 else await _patiently(read, stdout, length)

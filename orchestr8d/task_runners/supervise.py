@@ -38,7 +38,12 @@ class Ended:
     reason: Reason
     exit_code: int | None
     resources: Resources | None
-    output_bytes: int
+    stdout_bytes: int
+    stderr_bytes: int
+
+    @property
+    def output_bytes(self) -> int:
+        return self.stdout_bytes + self.stderr_bytes
 
     @property
     def signal(self) -> str | None:
@@ -66,7 +71,7 @@ async def supervise(processes: Processes, clock: Clock, child: Child, rules: Rul
     if reason == "output_limit":
         _cut(child.files, rules.output_bytes)
         sizes = _sizes(child.files)
-    return Ended(reason, result.status, result.resources, sum(sizes))
+    return Ended(reason, result.status, result.resources, *sizes)
 
 
 def left_behind(files: Files, rules: Rules, boot: str) -> Ended:
@@ -81,7 +86,7 @@ def left_behind(files: Files, rules: Rules, boot: str) -> Ended:
     over = status is not None and max(_sizes(files)) > rules.output_bytes
     if over:
         _cut(files, rules.output_bytes)
-    return Ended("output_limit" if over else "exit", status, None, sum(_sizes(files)))
+    return Ended("output_limit" if over else "exit", status, None, *_sizes(files))
 
 
 def _interruption(files: Files) -> Path:
@@ -125,27 +130,23 @@ async def _watch(processes: Processes, clock: Clock, child: Child, rules: Rules,
         alarms["stalled"] = now + rules.stall_timeout
     # Nobody asks how much there was unless silence counts.
     written = (0, 0) if rules.stall_timeout is None else _sizes(child.files)
-    stopping = asyncio.ensure_future(stop.wait())
-    try:
-        while True:
-            pause = max(0.0, min([LOOK, *(at - now for at in alarms.values())]))
-            await asyncio.wait({child.exited, stopping}, timeout=pause, return_when=asyncio.FIRST_COMPLETED)
-            if child.exited.done():
-                return "exit"
-            if stop.why is not None:
-                return stop.why
-            processes.reap_orphans()
-            now = clock.monotonic()
-            sizes = _sizes(child.files)
-            if max(sizes) > rules.output_bytes:
-                return "output_limit"
-            if sizes != written and rules.stall_timeout is not None:
-                written, alarms["stalled"] = sizes, now + rules.stall_timeout
-            for reason, at in alarms.items():
-                if now >= at:
-                    return reason
-    finally:
-        stopping.cancel()
+    while True:
+        pause = max(0.0, min([LOOK, *(at - now for at in alarms.values())]))
+        await asyncio.wait({child.exited, stop.asked}, timeout=pause, return_when=asyncio.FIRST_COMPLETED)
+        if child.exited.done():
+            return "exit"
+        if stop.why is not None:
+            return stop.why
+        processes.reap_orphans()
+        now = clock.monotonic()
+        sizes = _sizes(child.files)
+        if max(sizes) > rules.output_bytes:
+            return "output_limit"
+        if sizes != written and rules.stall_timeout is not None:
+            written, alarms["stalled"] = sizes, now + rules.stall_timeout
+        for reason, at in alarms.items():
+            if now >= at:
+                return reason
 
 
 def _sizes(files: Files) -> tuple[int, int]:

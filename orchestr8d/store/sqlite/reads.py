@@ -100,10 +100,13 @@ def rated_queues(db: sqlite3.Connection, now: int) -> list[Queue]:
 
 def _queues(db: sqlite3.Connection, now: int, where: str, *args: Any) -> list[Queue]:
     sql = f"SELECT name, max_running, rate, paused, depth FROM queues WHERE {where} ORDER BY name"
+    rows = db.execute(sql, args).fetchall()
+    if not rows:
+        return []
     busy = f"SELECT queue, count(*) FROM tasks INDEXED BY tasks_busy WHERE {BUSY_SQL} GROUP BY queue"
     running = dict(db.execute(busy))
     found = []
-    for name, limit, rate, paused, depth in db.execute(sql, args):
+    for name, limit, rate, paused, depth in rows:
         queue = Queue(name, limit, rate, bool(paused), depth, running.get(name, 0))
         if rate is not None:
             queue.open_at = claims.open_at(queue, queue_starts(db, queue, now))

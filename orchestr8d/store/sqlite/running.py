@@ -27,6 +27,10 @@ WITH RECURSIVE q (name) AS (
 )
 SELECT name FROM q WHERE name IS NOT NULL
 """
+_MOVES = (
+    "SELECT (SELECT min(wake_at) FROM tasks WHERE wake_at IS NOT NULL), "
+    f"(SELECT min(deadline_at) {reads.WITH_DEADLINE}), EXISTS (SELECT 1 FROM loose_ends)"
+)
 # Due tasks are moved so many at a time: other writes get their turn in between.
 _DUE_STEP = 500
 
@@ -63,14 +67,15 @@ def claim(tx: Tx, follower: Follower, executor_id: str, free: int) -> list[Claim
     again = True
     while again:
         chosen, again = _choose(tx, follower, free - len(claimed))
-        claimed += [_start(tx, task, executor_id) for task in chosen]
+        claimed += [_start(tx, task, rated, executor_id) for task, rated in chosen]
         # One that was passed over because of its key is held now: those behind it in its queue get their turn.
         follower(tx)
     return claimed
 
 
-def _choose(tx: Tx, follower: Follower, free: int) -> tuple[list[Task], bool]:
-    """Tasks to start by rank, and whether some were passed over, so that another look may find more."""
+def _choose(tx: Tx, follower: Follower, free: int) -> tuple[list[tuple[Task, bool]], bool]:
+    """Tasks to start by rank, each with whether its queue has a rate; and whether some were passed over, so that
+    another look may find more."""
     candidates: list[Task] = []
     ready = [row[0] for row in tx.db.execute(_READY_QUEUES)]
     known = {queue.name: queue for queue in reads.queues(tx.db, tx.now, ready)}
@@ -87,10 +92,11 @@ def _choose(tx: Tx, follower: Follower, free: int) -> tuple[list[Task], bool]:
             candidates += reads.tasks(tx.db, where, queue.name, tx.now, room)
     keys = {t.concurrency_key for t in candidates if t.concurrency_key is not None}
     chosen = claims.choose(candidates, free, {key: follower.key_free(tx, key) for key in keys})
-    return chosen, 0 < len(chosen) < min(free, len(candidates))
+    rated = {queue.name for queue in known.values() if queue.rate is not None}
+    return [(task, task.queue in rated) for task in chosen], 0 < len(chosen) < min(free, len(candidates))
 
 
-def _start(tx: Tx, task: Task, executor_id: str) -> Claim:
+def _start(tx: Tx, task: Task, rated: bool, executor_id: str) -> Claim:
     """The task runs, as a new attempt of this executor."""
     attempt = Attempt(
         uuid7(tx.now), task.id, task.attempt + 1, executor_id, "running", tx.now,
@@ -101,22 +107,22 @@ def _start(tx: Tx, task: Task, executor_id: str) -> Claim:
         "INSERT INTO attempts (id, task_id, number, executor_id, status, started_at) VALUES (?, ?, ?, ?, ?, ?)",
         (attempt.id, task.id, attempt.number, executor_id, attempt.status, attempt.started_at),
     )
-    tx.db.execute(
-        "INSERT INTO queue_starts (queue, at, attempt_id) SELECT name, ?, ? FROM queues "
-        "WHERE name = ? AND rate IS NOT NULL",
-        (tx.now, attempt.id, task.queue),
-    )
+    if rated:
+        row = (task.queue, tx.now, attempt.id)
+        tx.db.execute("INSERT INTO queue_starts (queue, at, attempt_id) VALUES (?, ?, ?)", row)
     return Claim(task, attempt)
 
 
-def next_due(tx: Tx) -> int | None:
-    """When time alone will let something move; None when nothing waits for it."""
-    times = [
-        tx.db.execute("SELECT min(wake_at) FROM tasks WHERE wake_at IS NOT NULL").fetchone()[0],
-        tx.db.execute(f"SELECT min(deadline_at) {reads.WITH_DEADLINE}").fetchone()[0],
-        *[queue.open_at for queue in reads.rated_queues(tx.db, tx.now) if queue.depth and not queue.paused],
-    ]
-    return min((t for t in times if t is not None), default=None)
+def moves_at(tx: Tx) -> int | None:
+    """When time alone will let a task move (see move_due); None when none waits for that."""
+    wake, deadline, cascade = tx.db.execute(_MOVES).fetchone()
+    return min((at for at in (wake, deadline, 0 if cascade else None) if at is not None), default=None)
+
+
+def opens_at(tx: Tx) -> int | None:
+    """When a queue's rate lets the next of its tasks start; None when no queue waits for that."""
+    times = [queue.open_at for queue in reads.rated_queues(tx.db, tx.now) if queue.depth and not queue.paused]
+    return min((at for at in times if at is not None), default=None)
 
 
 def finish(tx: Tx, task_id: str, attempt_id: str, executor_id: str, ended: Outcome, draw: float) -> Task:

@@ -150,9 +150,12 @@ class SqliteStore:
 
     async def claim(self, executor_id: str, free: int) -> Claimed:
         def unit(tx: Tx) -> Claimed:
-            more = running.move_due(tx, self._follower)
+            due = running.moves_at(tx)
+            if due is not None and due <= tx.now:
+                due = tx.now if running.move_due(tx, self._follower) else running.moves_at(tx)
             claimed = running.claim(tx, self._follower, executor_id, free) if free > 0 and self._has_space(tx) else []
-            return Claimed(claimed, tx.now if more else running.next_due(tx))
+            opens = running.opens_at(tx)
+            return Claimed(claimed, min((at for at in (due, opens) if at is not None), default=None))
 
         return await self._writer.do(unit)
 

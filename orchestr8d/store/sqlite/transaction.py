@@ -23,10 +23,17 @@ _ADD_DEPTH = (
 _JSON = msgspec.json.Encoder()
 
 
-class Tx:
-    """One transaction of the writer. `follow` is run after each unit that ended a task or touched a key."""
+# The last number given to a task and to an event.
+Numbers = tuple[int, int]
 
-    def __init__(self, db: sqlite3.Connection, now: int, follow: Callable[[Tx], None]) -> None:
+
+class Tx:
+    """One transaction of the writer. `follow` is run after each unit that ended a task or touched a key; `numbers` are
+    those of the last transaction, None: as the database has them."""
+
+    def __init__(
+        self, db: sqlite3.Connection, now: int, follow: Callable[[Tx], None], numbers: Numbers | None = None
+    ) -> None:
         self.db = db
         self.now = now
         self.events: list[Event] = []
@@ -43,9 +50,11 @@ class Tx:
         # What the queues' rows say, and what flush() will add.
         self._depths: dict[str, int] = {}
         self._depth_delta: dict[str, int] = {}
-        numbers = dict(db.execute("SELECT name, seq FROM sqlite_sequence"))
-        self._seq: int = numbers.get("tasks", 0)
-        self._event: int = numbers.get("events", 0)
+        self._seq, self._event = numbers or _numbers(db)
+
+    @property
+    def numbers(self) -> Numbers:
+        return self._seq, self._event
 
     def mark(self) -> tuple[int, int, int, int, dict[str, int]]:
         return len(self.events), len(self.cancels), self._seq, self._event, dict(self._depth_delta)
@@ -143,6 +152,11 @@ class Tx:
             self.db.executemany(_ADD_DEPTH, changed)
         if self.events:
             self.db.executemany(_INSERT_EVENT, [_row(event) for event in self.events])
+
+
+def _numbers(db: sqlite3.Connection) -> Numbers:
+    given = dict(db.execute("SELECT name, seq FROM sqlite_sequence"))
+    return given.get("tasks", 0), given.get("events", 0)
 
 
 def _row(e: Event) -> tuple[object, ...]:

@@ -14,7 +14,7 @@ from orchestr8d.clock import Clock, StepWatch
 from orchestr8d.core.errors import Problem
 from orchestr8d.events import Bus
 from orchestr8d.store.sqlite import upkeep
-from orchestr8d.store.sqlite.transaction import Tx
+from orchestr8d.store.sqlite.transaction import Numbers, Tx
 
 T = TypeVar("T")
 Unit = Callable[[Tx], Any]
@@ -61,6 +61,8 @@ class Writer:
         self._on_commit = on_commit
         self._queue: asyncio.Queue[tuple[Unit, asyncio.Future[Any]] | None] = asyncio.Queue(MAX_WAITING)
         self._closing = False
+        # What the last transaction gave out; unknown after one that failed.
+        self._numbers: Numbers | None = None
         self._loop_task = asyncio.get_running_loop().create_task(self._run(), name="store-writer")
 
     async def do(self, unit: Callable[[Tx], T]) -> T:
@@ -163,12 +165,14 @@ class Writer:
         try:
             # Before anything is decided by the new time.
             step = self._steps.step()
-            tx = Tx(db, self._clock.now(), self._follow)
+            tx = Tx(db, self._clock.now(), self._follow, self._numbers)
+            self._numbers = None
             if step:
                 upkeep.shift(tx, step, self._steps.mark(step))
             results = [_savepoint(db, tx, unit) for unit in units]
             tx.flush()
             db.execute("COMMIT")
+            self._numbers = tx.numbers
             if step:
                 self._steps.accept(step)
                 structlog.get_logger().warning("the wall clock was set", by_seconds=round(step, 3))
