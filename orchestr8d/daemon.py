@@ -28,7 +28,8 @@ from orchestr8d.core.model import Executor
 from orchestr8d.events import Bus
 from orchestr8d.metrics import Metrics
 from orchestr8d.priority_queue import PriorityQueue
-from orchestr8d.processes import Processes
+from orchestr8d.processes import Files, Processes
+from orchestr8d.processes.files import attempt_files
 from orchestr8d.state import Held, hold
 from orchestr8d.status_api.app import create_app
 from orchestr8d.status_api.services import Services
@@ -38,7 +39,7 @@ from orchestr8d.store.sqlite import corrupts_wal, open_store
 from orchestr8d.task_pool import TaskPool
 from orchestr8d.task_runners import Limits as RunLimits
 from orchestr8d.task_runners import Runner as TaskRunner
-from orchestr8d.task_runners import attempt_dir, third_party
+from orchestr8d.task_runners import third_party
 from orchestr8d.task_runners.command import CommandRunner
 from orchestr8d.tokens import TokenKeeper
 
@@ -155,7 +156,7 @@ class Daemon:
 
         services = Services(
             store=store, bus=bus, clock=self._clock, config=lambda: self.config, tokens=tokens, metrics=metrics,
-            pool=pool, attempt_dir=self._attempt_dir, draining=lambda: self._draining, health=self._health,
+            pool=pool, attempt_files=self._attempt_files, draining=lambda: self._draining, health=self._health,
             version=__version__, attempt_of=processes.attempt_of,
         )  # fmt: skip
         site = Runner(create_app(services), shutdown_timeout=LINGER)
@@ -167,7 +168,7 @@ class Daemon:
 
             loops: list[Coroutine[Any, Any, None]] = [
                 store.watch(), pool.watch(), queue.run(), pool.run(), indexer.run(), maintenance.heartbeat(beat),
-                maintenance.Pruner(store, lambda: _retention(self.config), self._attempt_dir).run(),
+                maintenance.Pruner(store, lambda: _retention(self.config), self._attempt_files).run(),
             ]  # fmt: skip
             if self._notify.watchdog_interval is not None:
                 loops.append(maintenance.watchdog(self._notify.watchdog_interval, self._notify.watchdog))
@@ -201,14 +202,14 @@ class Daemon:
             }
 
         return TaskPool(
-            store, self._clock, self._executor_id, runners, self._attempt_dir, env,
+            store, self._clock, self._executor_id, runners, self._attempt_files, env,
             limits=lambda: RunLimits(self.config.executor.grace, self.config.limits.output_bytes),
             slots=lambda: self.config.executor.concurrency,
             on_free=lambda: self._on_free(),
         )  # fmt: skip
 
-    def _attempt_dir(self, attempt_id: str) -> Path:
-        return attempt_dir(self._state / "attempts", attempt_id)
+    def _attempt_files(self, attempt_id: str) -> Files:
+        return attempt_files(self._state / "attempts", attempt_id)
 
     async def _register(self, store: Store) -> None:
         if corrupts_wal(sqlite3.sqlite_version_info[:3]):

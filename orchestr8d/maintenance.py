@@ -11,6 +11,7 @@ import structlog
 
 from orchestr8d.core.errors import Problem
 from orchestr8d.events import Event
+from orchestr8d.processes import Files
 from orchestr8d.store import Retention, Store
 
 HEARTBEAT = 10.0
@@ -73,10 +74,10 @@ class TextIndexer:
 class Pruner:
     """Removes what is past its keep, in small steps: files first, so that nothing is left that no row names."""
 
-    def __init__(self, store: Store, retention: Callable[[], Retention], directory: Callable[[str], Path]) -> None:
+    def __init__(self, store: Store, retention: Callable[[], Retention], files: Callable[[str], Files]) -> None:
         self._store = store
         self._retention = retention
-        self._directory = directory
+        self._files = files
 
     async def run(self) -> None:
         pause = FIRST_PRUNE
@@ -96,8 +97,7 @@ class Pruner:
         async def remove_some() -> bool:
             nonlocal removed
             expired = await self._store.expired(retention)
-            directories = [self._directory(a) for e in expired for a in e.attempt_ids]
-            await asyncio.to_thread(_remove, directories)
+            await asyncio.to_thread(_remove, [self._files(a) for e in expired for a in e.attempt_ids])
             await self._store.remove([e.task_id for e in expired])
             removed += len(expired)
             return bool(expired)
@@ -119,6 +119,9 @@ async def _steps(step: Callable[[], Awaitable[bool]]) -> None:
         await asyncio.sleep(max(STEP_PAUSE, STEP_SHARE * (loop.time() - started)))
 
 
-def _remove(directories: Sequence[Path]) -> None:
-    for directory in directories:
-        shutil.rmtree(directory, ignore_errors=True)
+def _remove(attempts: Sequence[Files]) -> None:
+    for path in (path for files in attempts for path in files.all()):
+        try:
+            Path(path).unlink(missing_ok=True)
+        except OSError:  # an attempt may have put a directory there
+            shutil.rmtree(path, ignore_errors=True)

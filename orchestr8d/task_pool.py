@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
 from typing import Protocol
 
 import structlog
@@ -13,6 +12,7 @@ from orchestr8d.clock import Clock
 from orchestr8d.core.errors import LeaseLost, Problem
 from orchestr8d.core.model import Task
 from orchestr8d.core.outcome import Outcome, failed
+from orchestr8d.processes import Files
 from orchestr8d.store import Claim
 from orchestr8d.task_runners import Limits, Run, Runner, Stop, Why
 
@@ -50,7 +50,7 @@ class TaskPool:
         clock: Clock,
         executor_id: str,
         runners: Mapping[str, Runner],
-        directory: Callable[[str], Path],
+        files: Callable[[str], Files],
         env: Callable[[Claim], Mapping[str, str]],
         limits: Callable[[], Limits],
         slots: Callable[[], int],
@@ -60,7 +60,7 @@ class TaskPool:
         self._clock = clock
         self._executor_id = executor_id
         self._runners = runners
-        self._directory = directory
+        self._files = files
         self._env = env
         self._limits = limits
         self._slots = slots
@@ -200,7 +200,7 @@ class TaskPool:
             task_id=claim.task.id,
             attempt_id=claim.attempt.id,
             spec=claim.task.read_spec(),
-            directory=self._directory(claim.attempt.id),
+            files=self._files(claim.attempt.id),
             env=self._env(claim),
             limits=self._limits(),
             time_left=None if deadline is None else max(0.0, (deadline - self._clock.now()) / 1000),

@@ -14,7 +14,8 @@ from orchestr8d.core.ids import uuid7
 from orchestr8d.core.model import Spec
 from orchestr8d.core.outcome import Outcome
 from orchestr8d.processes import Processes
-from orchestr8d.task_runners import Limits, Run, attempt_dir
+from orchestr8d.processes.files import attempt_files
+from orchestr8d.task_runners import Limits, Run
 from orchestr8d.task_runners.command import CommandRunner
 
 # A script that notes who it is (pid and start time, by which a process is told from a later one of the same pid).
@@ -54,7 +55,7 @@ class Bench:
             task_id="t-" + attempt_id,
             attempt_id=attempt_id,
             spec=Spec(command=list(command), **{"cwd": str(self.root), **spec}),
-            directory=attempt_dir(self.root / "attempts", attempt_id),
+            files=attempt_files(self.root / "attempts", attempt_id),
             env={"ORCHESTR8_TASK_ID": "t-" + attempt_id},
             limits=Limits(grace, output_bytes),
             time_left=time_left,

@@ -80,7 +80,7 @@ async def test_a_hundred_megabytes_cost_no_memory(bench: Bench) -> None:
     outcome = await bench.runner.run(run)
     assert (outcome.status, outcome.result_type, outcome.output_bytes) == ("completed", "file", 100 << 20)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 8 << 10
-    (run.directory / "stdout").unlink()
+    Path(run.files.stdout).unlink()
 
 
 @pytest.mark.slow
@@ -113,24 +113,26 @@ async def test_last_words_show_no_secrets(bench: Bench) -> None:
         run = bench.attempt("sh", "-c", script)
         outcome = await bench.runner.run(run)
         assert outcome.error is not None and not re.search("hunter2|o8d_|Ab1", outcome.error.message)
-        assert re.search("hunter2|Ab1", (run.directory / "stderr").read_text())
+        assert re.search("hunter2|Ab1", Path(run.files.stderr).read_text())
         outcome = await bench.run("true", check=["sh", "-c", script])
         assert outcome.error is not None and not re.search("hunter2|o8d_|Ab1", outcome.error.message)
     outcome = await bench.run("sh", "-c", f"echo 'denied for {token}' >&2; exit 1")
     assert outcome.error is not None and outcome.error.message == "exited with code 1: denied for [redacted]"
 
 
-# The directory of the attempt whose stderr this is.
-HERE = "d=$(dirname $(readlink /proc/self/fd/2)); "
+# What the paths of the attempt whose stderr this is begin with.
+HERE = "b=$(readlink /proc/self/fd/2); b=${b%.stderr}; "
 
 
 @pytest.mark.parametrize("name", ["stdout", "stderr", "exit"])
-@pytest.mark.parametrize("put", ["mkfifo $d/{0}", "ln -s $PWD/victim $d/{0}", "mkdir $d/{0}", "chmod 0 $d", "rm -r $d"])
+@pytest.mark.parametrize(
+    "put", ["mkfifo $b.{0}", "ln -s $PWD/victim $b.{0}", "mkdir $b.{0}", "chmod 0 ${{b%/*}}", "rm -r ${{b%/*}}"]
+)
 async def test_what_an_attempt_puts_in_the_place_of_its_files(bench: Bench, name: str, put: str) -> None:
     """Neither waits nor leads elsewhere: it is as if there was nothing."""
     victim = bench.root / "victim"
     victim.write_text("v" * 5000)
-    script = f"{HERE} rm $d/{name}; {put.format(name)}; exit 9"
+    script = f"{HERE} rm $b.{name}; {put.format(name)}; exit 9"
     run = bench.attempt("sh", "-c", script, output_bytes=1000)
     outcome = await bench.runner.run(run)
     assert (kind(outcome), outcome.exit_code, text(outcome)) == ("exit", 9, "")
@@ -143,7 +145,7 @@ async def test_the_cap_cuts_only_the_attempts_own_file(bench: Bench) -> None:
     victim = bench.root / "victim"
     victim.write_text("v" * 5000)
     run = bench.attempt(
-        "sh", "-c", f"{HERE} ln -sf $PWD/victim $d/stdout; head -c 3000 /dev/zero >&2", output_bytes=1000
+        "sh", "-c", f"{HERE} ln -sf $PWD/victim $b.stdout; head -c 3000 /dev/zero >&2", output_bytes=1000
     )
     outcome = await bench.runner.run(run)
     assert (kind(outcome), outcome.output_bytes, text(outcome)) == ("output_limit", 1000, "")
@@ -153,11 +155,11 @@ async def test_the_cap_cuts_only_the_attempts_own_file(bench: Bench) -> None:
 async def test_what_an_attempt_puts_in_the_place_of_its_checks_files(bench: Bench) -> None:
     victim = bench.root / "victim"
     victim.write_text("untouched")
-    planted = f"{HERE} mkfifo $d/check.stdout; ln -s $PWD/victim $d/check.stderr; ln -s $PWD/victim $d/check.exit"
+    planted = f"{HERE} mkfifo $b.check.stdout; ln -s $PWD/victim $b.check.stderr; ln -s $PWD/victim $b.check.exit"
     outcome = await bench.run("sh", "-c", planted, check=["sh", "-c", "echo so; echo no >&2; exit 3"])
     assert outcome.error is not None and outcome.error.message == "check: exited with code 3: no"
     assert victim.read_text() == "untouched"
-    outcome = await bench.run("sh", "-c", f"{HERE} mkdir $d/check.stdout", check=["true"])
+    outcome = await bench.run("sh", "-c", f"{HERE} mkdir $b.check.stdout", check=["true"])
     assert kind(outcome) == "check" and outcome.error is not None
     assert "check.stdout" in outcome.error.message
 
@@ -243,7 +245,7 @@ async def test_what_is_missing_is_said_before_anything_starts(bench: Bench) -> N
         outcome = await bench.runner.run(run)
         assert kind(outcome) == "not_found" and outcome.error is not None
         assert message in outcome.error.message
-        assert not (run.directory / "stdout").exists() or "longer" in message
+        assert not Path(run.files.stdout).exists() or "longer" in message
 
 
 async def test_a_script_without_an_interpreter_is_run_by_the_shell(bench: Bench) -> None:
@@ -308,7 +310,7 @@ async def test_output_cap(bench: Bench) -> None:
     assert (outcome.status, outcome.output_bytes) == ("completed", cap)
     run = bench.attempt("head", "-c", str(cap + 1), "/dev/zero", output_bytes=cap)
     outcome = await bench.runner.run(run)
-    assert (kind(outcome), (run.directory / "stdout").stat().st_size) == ("output_limit", cap)
+    assert (kind(outcome), Path(run.files.stdout).stat().st_size) == ("output_limit", cap)
     run = bench.attempt("sh", "-c", "yes >&2 & yes", output_bytes=cap)
     began = time.monotonic()
     outcome = await bench.runner.run(run)
@@ -356,17 +358,16 @@ async def test_the_child_outlives_the_task_that_watches_it(bench: Bench) -> None
 
 DAEMON = """
 import asyncio, os, sys
-from pathlib import Path
 from orchestr8d.clock import SystemClock
 from orchestr8d.core.model import Spec
-from orchestr8d.processes import Processes
+from orchestr8d.processes import Files, Processes
 from orchestr8d.task_runners import Limits, Run
 from orchestr8d.task_runners.command import CommandRunner
 
-async def main(attempt_id, directory, script, check):
+async def main(attempt_id, base, script, check):
     runner = CommandRunner(Processes(SystemClock()), SystemClock(), os.environ)
     spec = Spec(command=["sh", "-c", script], cwd=os.getcwd(), check=["sh", "-c", check] if check else None)
-    await runner.run(Run(attempt_id, attempt_id, spec, Path(directory), {}, Limits()))
+    await runner.run(Run(attempt_id, attempt_id, spec, Files(base), {}, Limits()))
 
 asyncio.run(main(*sys.argv[1:]))
 """
@@ -377,7 +378,7 @@ class Killed:
 
     def __init__(self, bench: Bench, script: str, check: str = "", **spec: object) -> None:
         self.run = bench.attempt("sh", "-c", script, adopted=True, check=["sh", "-c", check] if check else None, **spec)
-        self._argv = [self.run.attempt_id, str(self.run.directory), script, check]
+        self._argv = [self.run.attempt_id, self.run.files.base, script, check]
         self._root = bench.root
 
     async def when(self, fact: object) -> None:
@@ -410,7 +411,7 @@ async def test_the_exit_file_speaks_for_one_that_ended_alone(bench: Bench) -> No
     await killed.when((bench.root / "ran").exists)
     (bench.root / "go").touch()
     await until(bench.alive)
-    await until(lambda: (killed.run.directory / "exit").read_bytes()[:4] == b"000\n")
+    await until(lambda: Path(killed.run.files.exit).read_bytes()[:4] == b"000\n")
     outcome = await bench.runner.run(killed.run)
     assert (outcome.status, text(outcome), outcome.resources, bench.alive()) == ("completed", "fine\n", None, [])
 
@@ -460,8 +461,8 @@ async def test_a_signal_from_before_the_boot_was_the_shutdowns(bench: Bench) -> 
     now = bench.clock.boot().encode()
     for content, expected in ((b"143\nold", "interrupted"), (b"007\nold", "failed"), (b"143\n" + now, "failed")):
         run = bench.attempt("true", adopted=True)
-        run.directory.mkdir(parents=True)
-        (run.directory / "exit").write_bytes(content)
+        Path(run.files.exit).parent.mkdir(parents=True, exist_ok=True)
+        Path(run.files.exit).write_bytes(content)
         assert (await bench.runner.run(run)).status == expected
 
 
@@ -489,7 +490,7 @@ import asyncio, json, os, resource, sys
 from pathlib import Path
 from orchestr8d.clock import SystemClock
 from orchestr8d.core.model import Spec
-from orchestr8d.processes import Processes
+from orchestr8d.processes import Files, Processes
 from orchestr8d.task_runners import Limits, Run
 from orchestr8d.task_runners.command import CommandRunner
 
@@ -497,10 +498,10 @@ async def main(root):
     runner = CommandRunner(Processes(SystemClock()), SystemClock(), os.environ)
     def run(name, script):
         spec = Spec(command=["sh", "-c", script], cwd=root)
-        return runner.run(Run(name, name, spec, Path(root, "attempts", name), {}, Limits(0.2)))
+        return runner.run(Run(name, name, spec, Files(f"{root}/attempts/{name}"), {}, Limits(0.2)))
     # One that runs when descriptors go short, and ends meanwhile; its result is read when there are some again.
     first = asyncio.create_task(run("first", "until [ -e go ]; do sleep 0.01; done; echo fine"))
-    while not Path(root, "attempts/first/stdout").exists(): await asyncio.sleep(0.01)
+    while not Path(root, "attempts/first.stdout").exists(): await asyncio.sleep(0.01)
     await asyncio.sleep(0.05)
     hold = []
     try:

@@ -13,9 +13,9 @@ from orchestr8d.clock import FakeClock
 from orchestr8d.core.errors import Problem
 from orchestr8d.events import Bus
 from orchestr8d.maintenance import Pruner, TextIndexer
+from orchestr8d.processes.files import attempt_files
 from orchestr8d.store import Limits, Retention, Store, TaskFilter
 from orchestr8d.store.sqlite import open_store
-from orchestr8d.task_runners import attempt_dir
 from tests.running import until
 from tests.store.helpers import Hand, every, new
 
@@ -55,18 +55,20 @@ async def test_what_is_past_its_keep_goes_with_its_files(hand: Hand, clock: Fake
     old, waiting = await hand.finished("old"), await hand.add("waiting", delay=1e7)
     clock.advance(604_800)
     fresh = await hand.finished("fresh")
-    directories = {}
+    paths = {}
     for task in (old, fresh):
         (attempt,) = await hand.store.attempts(task.id)
-        directories[task.id] = attempt_dir(tmp_path, attempt.id)
-        directories[task.id].mkdir(parents=True)
-        (directories[task.id] / "stdout").write_text("out")
+        paths[task.id] = [Path(path) for path in attempt_files(tmp_path, attempt.id).all()]
+        # What an attempt may have put in a file's place; and the last one is missing.
+        (paths[task.id][0] / "in it").mkdir(parents=True)
+        for path in paths[task.id][1:-1]:
+            path.write_text("out")
     clock.advance(1)
-    pruner = Pruner(hand.store, lambda: WEEK, lambda attempt_id: attempt_dir(tmp_path, attempt_id))
+    pruner = Pruner(hand.store, lambda: WEEK, lambda attempt_id: attempt_files(tmp_path, attempt_id))
     assert await pruner.run_once() == 1
     assert [view.task.id for view in await every(hand.store)] == [waiting.id, fresh.id]
-    assert not directories[old.id].exists()
-    assert directories[fresh.id].exists()
+    assert not any(path.exists() for path in paths[old.id])
+    assert all(path.exists() for path in paths[fresh.id][:-1])
     assert (await hand.store.event_bounds())[0] > 1
     assert await pruner.run_once() == 0
 
@@ -75,7 +77,7 @@ async def test_everything_goes_however_much_it_is(hand: Hand, clock: FakeClock, 
     for task in await hand.add_all(*[new() for _ in range(1000)], *[new() for _ in range(100)]):
         await hand.store.cancel(task.id)
     clock.advance(604_801)
-    assert await Pruner(hand.store, lambda: WEEK, lambda a: tmp_path / a).run_once() == 1100
+    assert await Pruner(hand.store, lambda: WEEK, lambda a: attempt_files(tmp_path, a)).run_once() == 1100
     assert await every(hand.store) == []
     assert await hand.events() == []
 
@@ -92,7 +94,7 @@ async def test_the_pruner_goes_on_after_a_store_that_could_not_write(
             raise error
         return WEEK
 
-    loop = asyncio.create_task(Pruner(hand.store, retention, lambda a: tmp_path / a).run())
+    loop = asyncio.create_task(Pruner(hand.store, retention, lambda a: attempt_files(tmp_path, a)).run())
     while await every(hand.store):
         await asyncio.sleep(0.005)
         assert not loop.done()

@@ -139,7 +139,7 @@ async def test_cancelled_before_the_command_began(bench: Bench) -> None:
     for delay in (0.0, 0.001, 0.002, 0.004):
         run = bench.attempt(str(bench.leaf), grace=60.0)
         running_ = asyncio.create_task(bench.runner.run(run))
-        await until(run.directory.exists)
+        await until(Path(run.files.exit).exists)
         await asyncio.sleep(delay)
         run.stop.ask("cancelled")
         assert (await asyncio.wait_for(running_, 10)).status == "cancelled"
@@ -267,11 +267,11 @@ async def test_who_connected_from_inside_an_attempt_is_not_the_owner(bench: Benc
 async def test_a_daemon_within_an_attempt_leaves_nothing(bench: Bench) -> None:
     """Its own attempts bear other marks, and come to us when it is killed."""
     inner = (
-        "import asyncio, os, sys\nfrom pathlib import Path\n"
-        "from orchestr8d.clock import SystemClock\nfrom orchestr8d.processes import Launch, Processes\n"
+        "import asyncio, os\n"
+        "from orchestr8d.clock import SystemClock\nfrom orchestr8d.processes import Files, Launch, Processes\n"
         "async def main():\n"
         "    p = Processes(SystemClock())\n"
-        f"    await p.spawn(Launch('inner', [{str(bench.leaf)!r}], '/', {{}}, Path({str(bench.root / 'inner')!r})))\n"
+        f"    await p.spawn(Launch('inner', [{str(bench.leaf)!r}], '/', {{}}, Files({str(bench.root / 'inner')!r})))\n"
         f"    while not os.path.exists({str(bench.notes)!r}): await asyncio.sleep(0.01)\n"
         "    os.kill(os.getpid(), 9)\n"
         "asyncio.run(main())\n"

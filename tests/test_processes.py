@@ -38,8 +38,8 @@ class Starter:
     async def start(self, script: str, **more: object) -> Child:
         self._n += 1
         env = {"PATH": os.environ["PATH"]}
-        directory = self.root / "a" / f"{self._n}"
-        launch = {"argv": ["sh", "-c", script], "cwd": str(self.root), "env": env, "directory": directory, **more}
+        files = Files(f"{self.root}/a/{self._n}")
+        launch = {"argv": ["sh", "-c", script], "cwd": str(self.root), "env": env, "files": files, **more}
         return await self.processes.spawn(Launch(uuid7(0), **launch))  # type: ignore[arg-type]
 
     async def output(self, script: str, **more: object) -> str:
@@ -134,9 +134,10 @@ async def test_files_are_appended_to_and_closed_to_others(starter: Starter) -> N
     child = await starter.start("echo one; echo two >&2")
     await child.exited
     await starter.processes.settle(child)
-    assert {p.name for p in child.files.directory.iterdir()} == {"exit", "stdout", "stderr"}
-    assert {p.stat().st_mode & 0o777 for p in child.files.directory.iterdir()} == {0o600}
-    assert child.files.directory.stat().st_mode & 0o777 == 0o700
+    made = Path(child.files.exit).parent
+    assert {str(path) for path in made.iterdir()} == {child.files.exit, child.files.stdout, child.files.stderr}
+    assert {path.stat().st_mode & 0o777 for path in made.iterdir()} == {0o600}
+    assert made.stat().st_mode & 0o777 == 0o700
     out = await starter.output("cat /proc/self/fdinfo/1")
     flags = int(next(line.split()[1] for line in out.splitlines() if line.startswith("flags")), 8)
     assert flags & os.O_APPEND
@@ -188,22 +189,21 @@ async def test_many_are_started_at_once(processes: Processes, tmp_path: Path) ->
     assert await asyncio.gather(*outputs) == [f"{n} {n}\n" for n in range(60)]
 
 
-@pytest.mark.parametrize("step", ["", "check"])
-async def test_a_step_makes_its_files_anew(starter: Starter, step: str) -> None:
+async def test_a_step_makes_its_files_anew(starter: Starter) -> None:
     """Nothing that lies in their place is waited for, written to or read."""
-    directory, victim = starter.root / "attempt", starter.root / "victim"
-    directory.mkdir()
+    files, victim = Files(f"{starter.root}/attempt.check"), starter.root / "victim"
     victim.write_text("untouched")
-    files = Files(directory, f"{step}." if step else "")
     os.mkfifo(files.stdout)
     Path(files.stderr).symlink_to(victim)
     Path(files.exit).symlink_to(victim)
-    out = await starter.output("cat; echo fine >&2", directory=directory, step=step, stdin=b"words")
+    out = await starter.output("cat; echo fine >&2", files=files, step="check", stdin=b"words")
     assert (out, Path(files.stderr).read_text(), victim.read_text()) == ("words", "fine\n", "untouched")
+    with pytest.raises(FileExistsError):  # the command's own are made once
+        await starter.start("", files=files)
     Path(files.exit).unlink()
     Path(files.exit).mkdir()
     with pytest.raises(OSError, match="exit"):
-        await starter.start("", directory=directory, step=step)
+        await starter.start("", files=files, step="check")
 
 
 def test_only_regular_files_are_an_attempts(tmp_path: Path) -> None:
@@ -242,7 +242,7 @@ async def test_missing_program(starter: Starter) -> None:
 
 
 def test_recorded(tmp_path: Path) -> None:
-    files = Files(tmp_path)
+    files = Files(f"{tmp_path}/attempt")
     assert recorded(files) is None
     for content, status in ((b"...\n", None), (b"", None), (b"00", None), (b"007\n", 7), (b"137\n", 137)):
         Path(files.exit).write_bytes(content)

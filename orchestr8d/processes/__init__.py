@@ -115,13 +115,13 @@ class Processes:
                 self._known.shims[entry.shim] = attempt_id
         return found
 
-    async def adopt(self, attempt_id: str, directory: Path) -> Child | None:
+    async def adopt(self, attempt_id: str, files: Files) -> Child | None:
         """The living child of an earlier daemon; None when it has ended, and then nothing that it left is alive."""
         if attempt_id not in self._found:
             await self.scan([attempt_id])
         found = self._found.pop(attempt_id) or Found()
         try:
-            child = self._watch(attempt_id, found.shim, Files(directory))
+            child = self._watch(attempt_id, found.shim, files)
         except OSError as e:
             await self._end_unwatched(attempt_id, found.shim)
             raise Unwatched(f"cannot watch a process: {e.strerror}") from e

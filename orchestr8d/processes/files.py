@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,30 +14,53 @@ _ABSENT = frozenset(
     {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENXIO, errno.ENODEV, errno.EACCES, errno.EPERM}
     | {errno.EAGAIN}
 )
+# The step after the command's own.
+CHECK = "check"
 
 
 @dataclass(frozen=True)
 class Files:
-    """The files of one started command in its attempt's directory."""
+    """The files of one started command, by what their paths begin with: `BASE.stdout`, `BASE.check.stdout`.
 
-    directory: Path
-    prefix: str = ""
+    They are in no directory of their own, as that would be one inode more to make for each attempt.
+    """
+
+    base: str
 
     @property
     def exit(self) -> str:
-        return f"{self.directory}/{self.prefix}exit"
+        return f"{self.base}.exit"
 
     @property
     def stdin(self) -> str:
-        return f"{self.directory}/{self.prefix}stdin"
+        return f"{self.base}.stdin"
 
     @property
     def stdout(self) -> str:
-        return f"{self.directory}/{self.prefix}stdout"
+        return f"{self.base}.stdout"
 
     @property
     def stderr(self) -> str:
-        return f"{self.directory}/{self.prefix}stderr"
+        return f"{self.base}.stderr"
+
+    @property
+    def interrupted(self) -> str:
+        """Tells that the command was to be ended by the daemon's doing."""
+        return f"{self.base}.interrupted"
+
+    def step(self, name: str) -> Files:
+        """Those of a further step of the attempt."""
+        return Files(f"{self.base}.{name}")
+
+    def all(self) -> Iterator[str]:
+        """Every path that may be the attempt's, its check's too."""
+        for files in (self, self.step(CHECK)):
+            yield from (files.exit, files.stdin, files.stdout, files.stderr, files.interrupted)
+
+
+def attempt_files(root: Path, attempt_id: str) -> Files:
+    """Of an attempt, under `<state>/attempts`: spread, as a directory of a million entries is slow."""
+    return Files(f"{root}/{attempt_id[-2:]}/{attempt_id}")
 
 
 def open_regular(path: str | Path, access: int = os.O_RDONLY) -> int | None:

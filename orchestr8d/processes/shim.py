@@ -50,21 +50,17 @@ _DROPPED = frozenset({"OPTIND", "OLDPWD"})
 class Launch:
     """What to start: `argv` as the task gave it, the whole environment, input (None: /dev/null).
 
-    `step` is empty for the command itself; a further one of the same attempt (its check) has a name, which its
-    files bear too.
+    `step` is empty for the command itself; a further one of the same attempt (its check) has a name. `files` are the
+    step's own.
     """
 
     attempt_id: str
     argv: Sequence[str]
     cwd: str
     env: Mapping[str, str]
-    directory: Path
+    files: Files
     stdin: bytes | None = None
     step: str = ""
-
-    @property
-    def files(self) -> Files:
-        return Files(self.directory, f"{self.step}." if self.step else "")
 
 
 def tag_of(attempt_id: str, ceiling: int) -> int:
@@ -89,7 +85,7 @@ def start(launch: Launch, tag: int, descriptors: int, boot: str) -> int:
     # No PATH at all: where a shell would look then.
     program = resolve(launch.argv[0], launch.env.get("PATH", os.defpath), launch.cwd)
     files = launch.files
-    _make_files(files, launch.stdin, boot)
+    _make_files(launch, boot)
     env = {k: v for k, v in launch.env.items() if k not in _DROPPED} | {MARKER: launch.attempt_id}
     name = name_of(launch.attempt_id, launch.step)
     # Made here and by nobody else: what is in their place is neither waited for nor written to.
@@ -115,20 +111,21 @@ def start(launch: Launch, tag: int, descriptors: int, boot: str) -> int:
         raise
 
 
-def _make_files(files: Files, stdin: bytes | None, boot: str) -> None:
-    try:
-        files.directory.mkdir(0o700)
-    except FileNotFoundError:
-        files.directory.parent.mkdir(0o700, parents=True, exist_ok=True)
-        files.directory.mkdir(0o700)
-    except FileExistsError:
-        # A further step: the attempt could write here, and the step may have been begun before.
+def _make_files(launch: Launch, boot: str) -> None:
+    files = launch.files
+    if launch.step:
+        # The attempt could write here, and the step may have been begun before.
         for path in (files.exit, files.stdin, files.stdout, files.stderr):
             Path(path).unlink(missing_ok=True)
     # Behind the status, which is written over the beginning.
-    create(files.exit, _UNWRITTEN + boot.encode())
-    if stdin is not None:
-        create(files.stdin, stdin)
+    unwritten = _UNWRITTEN + boot.encode()
+    try:
+        create(files.exit, unwritten)
+    except FileNotFoundError:
+        Path(files.exit).parent.mkdir(0o700, parents=True, exist_ok=True)
+        create(files.exit, unwritten)
+    if launch.stdin is not None:
+        create(files.stdin, launch.stdin)
 
 
 def recorded(files: Files) -> int | None:

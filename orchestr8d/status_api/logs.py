@@ -43,13 +43,13 @@ class Wanted(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Output:
     """A file that may still grow, or not exist yet, read piece by piece from `position` on."""
 
-    def __init__(self, path: Path, position: int = 0) -> None:
+    def __init__(self, path: str, position: int = 0) -> None:
         self._path = path
         self.position = position
 
     async def piece(self) -> bytes:
         """What comes next; empty when there is no more for now."""
-        data = await asyncio.to_thread(read, str(self._path), PIECE, self.position)
+        data = await asyncio.to_thread(read, self._path, PIECE, self.position)
         self.position += len(data)
         return data
 
@@ -57,7 +57,7 @@ class Output:
         self.position = await asyncio.to_thread(_start_of_last_lines, self._path, lines)
 
 
-def _start_of_last_lines(path: Path, lines: int) -> int:
+def _start_of_last_lines(path: str, lines: int) -> int:
     """The position at which the last `lines` lines begin; a last one that has no end yet counts."""
     fd = open_regular(path)
     if fd is None:
@@ -136,8 +136,9 @@ class _Follower:
             await output.to_last_lines(self._wanted.tail)
         return output
 
-    def _path(self, attempt: model.Attempt) -> Path:
-        return self._services.attempt_dir(attempt.id) / self._wanted.stream
+    def _path(self, attempt: model.Attempt) -> str:
+        files = self._services.attempt_files(attempt.id)
+        return files.stdout if self._wanted.stream == "stdout" else files.stderr
 
     async def copy(self, output: Output) -> None:
         await _copy(self._services, self._request, output, self._response)
@@ -192,7 +193,7 @@ async def file(services: Services, call: Call) -> web.StreamResponse:
     headers = {"Content-Type": _BYTES, "Content-Disposition": "attachment", **respond.HEADERS}
     response = web.StreamResponse(headers=headers)
     await response.prepare(call.request)
-    await _copy(services, call.request, Output(path), response)
+    await _copy(services, call.request, Output(str(path)), response)
     await response.write_eof()
     return response
 

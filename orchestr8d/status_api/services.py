@@ -13,6 +13,7 @@ from orchestr8d.clock import Clock
 from orchestr8d.config import Config
 from orchestr8d.events import Bus
 from orchestr8d.metrics import Metrics
+from orchestr8d.processes import Files
 from orchestr8d.store import Store
 from orchestr8d.tokens import TokenKeeper
 
@@ -85,7 +86,7 @@ class Services:
     metrics: Metrics
     pool: Pool
     # Where an attempt's output is.
-    attempt_dir: Callable[[str], Path]
+    attempt_files: Callable[[str], Files]
     draining: Callable[[], bool]
     # `{"status": "ok", …}`; with any other status `/healthz` answers 503.
     health: Callable[[], dict[str, object]]

@@ -6,11 +6,11 @@ import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
-from pathlib import Path
 from typing import Literal, Protocol
 
 from orchestr8d.core.model import Spec
 from orchestr8d.core.outcome import Outcome
+from orchestr8d.processes.files import Files
 
 GROUP = "orchestr8d.task_runners"
 Why = Literal["cancelled", "interrupted"]
@@ -44,13 +44,13 @@ class Run:
 
     `env` are the ORCHESTR8_* variables; `time_left` is what remains until the task's deadline, in seconds. With
     `adopted` the processes were started by an earlier daemon: the runner looks for the living child or the exit
-    file in `directory` and starts nothing; when there is neither, the outcome is `interrupted`.
+    file in `files` and starts nothing; when there is neither, the outcome is `interrupted`.
     """
 
     task_id: str
     attempt_id: str
     spec: Spec
-    directory: Path
+    files: Files
     env: Mapping[str, str]
     limits: Limits
     time_left: float | None = None
@@ -71,8 +71,3 @@ class Runner(Protocol):
 def third_party() -> dict[str, Callable[[], Callable[..., Runner]]]:
     """Runners that other packages bring, by kind: what loads the factory, which takes (processes, clock)."""
     return {point.name: point.load for point in entry_points(group=GROUP)}
-
-
-def attempt_dir(root: Path, attempt_id: str) -> Path:
-    """Where the attempt's files are, under `<state>/attempts`: spread, as a directory of a million entries is slow."""
-    return root / attempt_id[-2:] / attempt_id

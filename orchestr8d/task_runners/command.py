@@ -17,7 +17,7 @@ from orchestr8d.core import redact
 from orchestr8d.core.model import Error, Resources
 from orchestr8d.core.outcome import Outcome, failed
 from orchestr8d.processes import Child, Files, Launch, NotFound, Processes, Unwatched
-from orchestr8d.processes.files import read, size
+from orchestr8d.processes.files import CHECK, read, size
 from orchestr8d.task_runners import Run, Stop
 from orchestr8d.task_runners.supervise import Ended, Rules, left_behind, supervise, verdict
 
@@ -89,12 +89,12 @@ class CommandRunner:
             ended = await self._start(run, env, rules)
         outcome = verdict(ended, rules) or _judge(ended)
         if outcome.error is not None and outcome.error.kind in ("exit", "signal"):
-            outcome = await _explained(outcome, Files(run.directory))
+            outcome = await _explained(outcome, run.files)
         if outcome.status == "completed" and spec.check:
             outcome, ended = await self._check(run, env, rules, ended)
         if outcome.status == "interrupted":
             return outcome
-        kind, result = await read_result(Files(run.directory).stdout, ended.stdout_bytes)
+        kind, result = await read_result(run.files.stdout, ended.stdout_bytes)
         return msgspec.structs.replace(
             outcome,
             exit_code=ended.exit_code,
@@ -115,17 +115,17 @@ class CommandRunner:
     async def _start(self, run: Run, env: Mapping[str, str], rules: Rules) -> Ended:
         spec = run.spec
         stdin = None if spec.stdin is None else spec.stdin.encode()
-        launch = Launch(run.attempt_id, spec.command or [], spec.cwd or "/", env, run.directory, stdin)
+        launch = Launch(run.attempt_id, spec.command or [], spec.cwd or "/", env, run.files, stdin)
         child = await self._processes.spawn(launch)
         run.started()
         return await supervise(self._processes, self._clock, child, rules, run.stop)
 
     async def _adopt(self, run: Run, rules: Rules) -> Ended:
-        child: Child | None = await self._processes.adopt(run.attempt_id, run.directory)
+        child: Child | None = await self._processes.adopt(run.attempt_id, run.files)
         if child is not None:
             run.started()
             return await supervise(self._processes, self._clock, child, rules, run.stop)
-        ended = left_behind(Files(run.directory), rules, self._clock.boot())
+        ended = left_behind(run.files, rules, self._clock.boot())
         if run.stop.why is not None and ended.exit_code != 0:
             return replace(ended, reason=run.stop.why)
         return ended
@@ -133,7 +133,7 @@ class CommandRunner:
     async def _check(self, run: Run, env: Mapping[str, str], rules: Rules, ended: Ended) -> tuple[Outcome, Ended]:
         """The outcome after the task's check, and what both together took."""
         spec = run.spec
-        launch = Launch(run.attempt_id, spec.check or [], spec.cwd or "/", env, run.directory, step="check")
+        launch = Launch(run.attempt_id, spec.check or [], spec.cwd or "/", env, run.files.step(CHECK), step=CHECK)
         try:
             child = await self._spawn_check(launch, run.stop)
         except (NotFound, OSError) as e:

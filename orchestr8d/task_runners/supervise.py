@@ -81,7 +81,7 @@ def left_behind(files: Files, rules: Rules, boot: str) -> Ended:
     shutdown: nobody says how it would have ended.
     """
     status = recorded(files)
-    if status is not None and signal_of(status) and (boot_of(files) != boot or _interruption(files).exists()):
+    if status is not None and signal_of(status) and (boot_of(files) != boot or Path(files.interrupted).exists()):
         status = None
     over = status is not None and max(_sizes(files)) > rules.output_bytes
     if over:
@@ -89,15 +89,10 @@ def left_behind(files: Files, rules: Rules, boot: str) -> Ended:
     return Ended("output_limit" if over else "exit", status, None, *_sizes(files))
 
 
-def _interruption(files: Files) -> Path:
-    """The file that tells that the child was to be ended by the daemon's doing."""
-    return files.directory / "interrupted"
-
-
 def _note_interruption(files: Files) -> None:
     # For the next daemon, should this one not live to store it. A shortage is no reason not to go on.
     with contextlib.suppress(OSError):
-        create(str(_interruption(files)))
+        create(files.interrupted)
 
 
 def verdict(ended: Ended, rules: Rules) -> Outcome | None:

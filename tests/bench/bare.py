@@ -19,7 +19,8 @@ from orchestr8d.clock import SystemClock
 from orchestr8d.core.ids import uuid7
 from orchestr8d.core.model import Spec
 from orchestr8d.processes import Processes
-from orchestr8d.task_runners import Limits, Run, attempt_dir
+from orchestr8d.processes.files import attempt_files
+from orchestr8d.task_runners import Limits, Run
 from orchestr8d.task_runners.command import CommandRunner
 
 
@@ -40,8 +41,8 @@ async def _measure(plan: Plan) -> float:
     def run() -> Run:
         attempt_id = uuid7(clock.now())
         spec = Spec(command=plan.command, cwd="/")
-        directory = attempt_dir(Path(plan.directory), attempt_id)
-        return Run("", attempt_id, spec, directory, {"ORCHESTR8_ATTEMPT_ID": attempt_id}, Limits())
+        files = attempt_files(Path(plan.directory), attempt_id)
+        return Run("", attempt_id, spec, files, {"ORCHESTR8_ATTEMPT_ID": attempt_id}, Limits())
 
     async def worker(turns: Iterator[int]) -> None:
         for _ in turns:

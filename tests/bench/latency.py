@@ -17,8 +17,8 @@ import msgspec
 
 from orchestr8d.clock import SystemClock
 from orchestr8d.core.ids import uuid7
+from orchestr8d.processes.files import attempt_files
 from orchestr8d.processes.shim import Launch, start
-from orchestr8d.task_runners import attempt_dir
 from tests.bench.lines import Line, in_turns, percentile
 from tests.bench.setting import Setting, call
 from tests.daemon import Daemon
@@ -79,7 +79,7 @@ def from_spawn(directory: Path, pipe: Pipe) -> Callable[[], float]:
 
     def measure() -> float:
         attempt_id = uuid7(int(time.time() * 1000))
-        launch = Launch(attempt_id, pipe.command, "/", os.environ, attempt_dir(directory, attempt_id))
+        launch = Launch(attempt_id, pipe.command, "/", os.environ, attempt_files(directory, attempt_id))
         time.sleep(REST)
         started = time.perf_counter()
         pid = start(launch, 1, descriptors, boot)

@@ -15,6 +15,7 @@ import msgspec
 from orchestr8d.core.admission import encode_spec
 from orchestr8d.core.ids import uuid7
 from orchestr8d.core.model import Attempt, Spec, Task
+from orchestr8d.processes import Files
 from orchestr8d.store.sqlite import schema
 from tests.bench.setting import CACHE, HOLDERS, PAUSED
 
@@ -131,7 +132,7 @@ class _Seed:
         self._db.executemany("INSERT INTO task_tags (tag, seq) VALUES (?, ?)", tags)
 
 
-def add_running(path: Path, count: int, directory: Callable[[str], Path]) -> None:
+def add_running(path: Path, count: int, files: Callable[[str], Files]) -> None:
     """Tasks that a killed daemon left running, in a paused queue; the children of half of them have ended since."""
     db = schema.connect(path)
     seq = db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'tasks'").fetchone()[0]
@@ -150,11 +151,11 @@ def add_running(path: Path, count: int, directory: Callable[[str], Path]) -> Non
     db.execute("COMMIT")
     db.close()
     for i, attempt in enumerate(attempts):
-        home = directory(attempt.id)
-        home.mkdir(parents=True)
-        (home / "exit").write_text("000\n" if i % 2 else "...\n")
-        (home / "stdout").touch()
-        (home / "stderr").touch()
+        made = files(attempt.id)
+        Path(made.exit).parent.mkdir(parents=True, exist_ok=True)
+        Path(made.exit).write_text("000\n" if i % 2 else "...\n")
+        Path(made.stdout).touch()
+        Path(made.stderr).touch()
 
 
 def _spec(seq: int, word: str | None, command: list[str] | None = None) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from urllib.parse import quote
 
-from orchestr8d.task_runners import attempt_dir
+from orchestr8d.processes.files import attempt_files
 from tests.bench import seed
 from tests.bench.lines import Line, in_turns, median
 from tests.bench.setting import CONFIG, Setting, call
@@ -32,7 +32,7 @@ def restart(setting: Setting) -> list[Line]:
     settled: list[float] = []
 
     def full() -> float:
-        seed.add_running(state / "orchestr8d.db", size.to_settle, lambda i: attempt_dir(state / "attempts", i))
+        seed.add_running(state / "orchestr8d.db", size.to_settle, lambda i: attempt_files(state / "attempts", i))
         seed.flush()
         started = time.perf_counter()
         daemon.start()

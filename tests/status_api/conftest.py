@@ -20,6 +20,7 @@ from orchestr8d.core.model import Executor, Resources
 from orchestr8d.core.outcome import Outcome, failed
 from orchestr8d.events import Bus
 from orchestr8d.metrics import Metrics
+from orchestr8d.processes.files import attempt_files
 from orchestr8d.status_api.app import Services, create_app
 from orchestr8d.status_api.route import Route
 from orchestr8d.status_api.serving import Runner
@@ -113,9 +114,9 @@ class Api:
         return task_id, claim.attempt.id
 
     def write(self, attempt_id: str, data: bytes, stream: str = "stdout") -> None:
-        directory = self.services.attempt_dir(attempt_id)
-        directory.mkdir(parents=True, exist_ok=True)
-        with open(directory / stream, "ab") as file:
+        path = Path(f"{self.services.attempt_files(attempt_id).base}.{stream}")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(path, "ab") as file:
             file.write(data)
 
     async def complete(self, task_id: str, attempt_id: str, result: bytes = b"out", kind: str = "text") -> None:
@@ -152,7 +153,7 @@ async def running(state: Path, extra_routes: Sequence[Route] = (), **changes: ob
         await store.register(Executor(EXECUTOR, "here", os.getpid(), "0", now, now, [], 4, 0, "running"))
         services = Services(
             store=store, bus=bus, clock=clock, config=lambda: api.config, tokens=keeper, metrics=metrics, pool=pool,
-            attempt_dir=lambda attempt_id: state / "attempts" / attempt_id[-2:] / attempt_id,
+            attempt_files=lambda attempt_id: attempt_files(state / "attempts", attempt_id),
             draining=lambda: api.draining, health=lambda: {"status": "ok"}, version="0",
             attempt_of=lambda pid: api.inside,
         )  # fmt: skip

@@ -39,9 +39,9 @@ class Look:
 @pytest.mark.parametrize("adopted", [False, True])
 async def test_nothing_slips_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, adopted: bool) -> None:
     """When it is ended, and when the next daemon looks for it."""
-    attempt_id, directory = uuid7(0), tmp_path / "attempt"
+    attempt_id, files = uuid7(0), Files(f"{tmp_path}/attempt")
     first = Processes(SystemClock())
-    launch = Launch(attempt_id, ["sh", "-c", SCRIPT], str(tmp_path), {"PATH": os.environ["PATH"]}, directory)
+    launch = Launch(attempt_id, ["sh", "-c", SCRIPT], str(tmp_path), {"PATH": os.environ["PATH"]}, files)
     child = await first.spawn(launch)
     second = Processes(SystemClock()) if adopted else None
     monkeypatch.setattr(table, "read", Look(child.files, tmp_path / "flag"))
@@ -49,7 +49,7 @@ async def test_nothing_slips_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         await first.end(child, 1.0)
     else:
         child.release()
-        assert await second.adopt(attempt_id, directory) is None
+        assert await second.adopt(attempt_id, files) is None
         await second.close()
     left = left_alive([attempt_id])
     await first.close()

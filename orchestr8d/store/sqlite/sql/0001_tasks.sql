@@ -200,4 +200,5 @@ CREATE TABLE idempotency (
 CREATE INDEX idempotency_age ON idempotency (created_at);
 
 -- Filled behind the submits, in steps (meta `text_seq` says how far): inside them it would cost as much as the task.
-CREATE VIRTUAL TABLE task_text USING fts5 (title, input, content = '', tokenize = 'unicode61');
+-- Short beginnings of words have an index of their own: without it a search merges every word that they begin.
+CREATE VIRTUAL TABLE task_text USING fts5 (title, input, content = '', prefix = '1 2 3 4', tokenize = 'unicode61');
