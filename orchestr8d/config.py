@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -14,8 +15,10 @@ from msgspec import Struct, field
 from orchestr8d import config_values as v
 from orchestr8d.config_file import ConfigError as ConfigError
 from orchestr8d.config_file import ConfigFault, Key, Setting, fault, flatten, read_environ, read_file
-from orchestr8d.core import submit
+from orchestr8d.core import hooks as hook_rules
+from orchestr8d.core import patterns, task_input
 from orchestr8d.core.errors import did_you_mean
+from orchestr8d.core.model import PermissionMode
 
 DAY = 86400.0
 MB = 1 << 20
@@ -84,8 +87,60 @@ class CommandConfig(Struct, frozen=True):
     env_allow: Annotated[list[str], v.VARIABLES] = []
 
 
+def _agents_at_once() -> int:
+    """As many as fit into the machine's memory, at 400 MB each."""
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return max(1, min(memory // (400 * MB), _concurrency()))
+
+
+class ClaudeConfig(Struct, frozen=True):
+    """`permission_mode` and what follows hold for tasks that do not say it themselves."""
+
+    bin: v.Program = "claude"
+    concurrency: Annotated[int, v.whole(1, 10_000)] = field(default_factory=_agents_at_once)
+    stall_timeout: v.Seconds = 900.0
+    first_byte_timeout: v.Seconds = 300.0
+    permission_mode: Annotated[str, v.exactly(*get_args(PermissionMode))] = "acceptEdits"
+    allowed_tools: Annotated[list[str], v.TOOLS] = []
+    disallowed_tools: Annotated[list[str], v.TOOLS] = []
+    mcp_config: v.FilePath | None = None
+    env: dict[str, v.Variable] = {}
+
+
 class Runners(Struct, frozen=True):
     command: CommandConfig = CommandConfig()
+    claude: ClaudeConfig = field(default_factory=ClaudeConfig)
+
+
+class AgentsConfig(Struct, frozen=True):
+    """`paths` empty: the project's, the user's and the installed plugins'. `aliases`: a name and what it means."""
+
+    paths: Annotated[list[str], v.PATHS] = []
+    aliases: dict[str, v.AgentName] = {}
+
+
+class AccountConfig(Struct, frozen=True):
+    """`env` is added to the environment of agents that run on it."""
+
+    env: dict[str, v.Variable] = {}
+    concurrency: Annotated[int, v.whole(1, 10_000)] = 4
+
+
+class AccountsConfig(Struct, frozen=True):
+    """In the order in which they are tried; none: the daemon's own login is the one there is."""
+
+    accounts: dict[str, AccountConfig] = {}
+
+
+class BudgetConfig(Struct, frozen=True):
+    """One of `usd` and `tokens`."""
+
+    usd: v.Amount | None = None
+    tokens: v.Amount | None = None
+    per: Annotated[
+        Literal["task", "tag", "user", "day", "total"], v.choice("task", "tag", "user", "day", "total")
+    ] = "total"  # fmt: skip
+    on_exceed: Annotated[Literal["wait", "fail"], v.choice("wait", "fail")] = "wait"
 
 
 class LogConfig(Struct, frozen=True):
@@ -103,7 +158,11 @@ class Config(Struct, frozen=True):
     executor: ExecutorConfig = field(default_factory=ExecutorConfig)
     queues: dict[str, QueueConfig] = {}
     limits: LimitsConfig = LimitsConfig()
-    runners: Runners = Runners()
+    runners: Runners = field(default_factory=Runners)
+    agents: AgentsConfig = AgentsConfig()
+    claude: AccountsConfig = AccountsConfig()
+    budgets: dict[str, BudgetConfig] = {}
+    hooks: Annotated[list[hook_rules.Rule], v.Each(hook_rules.rule)] = []
     log: LogConfig = LogConfig()
 
 
@@ -156,13 +215,13 @@ def load(path: Path | None, environ: Mapping[str, str]) -> Config:
     sources: dict[Key, Setting] = {}
     for setting in settings:
         taken = _take(setting)
-        if isinstance(taken, ConfigFault):
-            faults.append(taken)
+        if isinstance(taken, list):
+            faults += taken
         else:
             values[setting.key] = taken[0]
             sources[setting.key] = setting
     config: Config = _build(Config, (), values)
-    faults += _cross_check(config, sources)
+    faults += _cross_check(config, sources) + _check_budgets(settings)
     if faults:
         raise ConfigError(sorted(faults, key=_place))
     return config
@@ -173,15 +232,31 @@ def _place(fault: ConfigFault) -> tuple[bool, int]:
     return not line.isdigit(), int(line) if line.isdigit() else 0
 
 
-def _take(setting: Setting) -> tuple[Any] | ConfigFault:
+def _take(setting: Setting) -> tuple[Any] | list[ConfigFault]:
     """The setting's value, normalised, in a tuple; or what is wrong with it."""
+    name, is_one, _ = setting.key[0].partition("[")
+    each = _each(_fields(Config).get(name))
+    if each is None:
+        taken = _take_value(setting)
+        return taken if isinstance(taken, tuple) else [taken]
+    if not is_one:
+        return (None,) if setting.value == [] else [fault(setting, f"each of them begins with a line [[{name}]]")]
+    made, wrong = each.parse(setting.value)
+    return [ConfigFault(setting.where, w.message, f"{setting.name}.{w.path}") for w in wrong] if wrong else (made,)
+
+
+def _each(node: Any) -> v.Each | None:
+    """What makes the tables of an array; None for a node that is none."""
+    return next((part for part in getattr(node, "__metadata__", ()) if isinstance(part, v.Each)), None)
+
+
+def _take_value(setting: Setting) -> tuple[Any] | ConfigFault:
     node: Any = Config
     for depth, name in enumerate(setting.key):
         if get_origin(node) is dict:
-            try:
-                msgspec.convert(name, submit.Name)
-            except msgspec.ValidationError:
-                return fault(setting, f"{name!r} is no name for a queue: letters, digits and _.:@- only")
+            wrong = _no_name(setting.key, depth)
+            if wrong is not None:
+                return fault(setting, wrong)
             node = get_args(node)[1]
         elif not _is_section(node):
             return fault(setting, f"{'.'.join(setting.key[:depth])} takes a value, not a table")
@@ -199,9 +274,22 @@ def _take(setting: Setting) -> tuple[Any] | ConfigFault:
         return fault(setting, str(e))
 
 
+def _no_name(key: Key, depth: int) -> str | None:
+    """What is wrong with `key[depth]`, which the file's author has chosen."""
+    name = key[depth]
+    if key[depth - 1] == "env":
+        return None if re.fullmatch(patterns.ENV_NAME, name) else f"{name!r} is no name for a variable"
+    try:
+        msgspec.convert(name, task_input.Name)
+    except msgspec.ValidationError:
+        what = {"queues": "a queue", "budgets": "a budget", "claude": "an account"}.get(key[0], "an alias")
+        return f"{name!r} is no name for {what}: letters, digits and _.:@- only"
+    return None
+
+
 def _near(key: Key, depth: int) -> str:
     """A near name for the unknown `key[depth]`: among its siblings, else the same key of another section."""
-    above = ("queues", "NAME")[:depth] if key[0] == "queues" else key[:depth]
+    above = _general(key[:depth])
     siblings = {k[depth] for k in every_key() if len(k) > depth and k[:depth] == above}
     hint = did_you_mean(key[depth], sorted(siblings))
     if not hint and depth == len(key) - 1:
@@ -209,11 +297,24 @@ def _near(key: Key, depth: int) -> str:
     return hint
 
 
+def _general(key: Key) -> Key:
+    """The key as `every_key` has it: NAME for what the file's author has chosen."""
+    node: Any = Config
+    found = []
+    for name in key:
+        is_chosen = get_origin(node) is dict
+        found.append("NAME" if is_chosen else name)
+        node = get_args(node)[1] if is_chosen else _fields(node).get(name) if _is_section(node) else None
+    return tuple(found)
+
+
 @cache
 def every_key() -> tuple[Key, ...]:
-    """Every key that there is, in order; a queue's as ("queues", "NAME", …)."""
+    """Every key that there is, in order; a queue's as ("queues", "NAME", …), an alias's as (…, "aliases", "NAME")."""
 
     def walk(node: Any, at: Key) -> list[Key]:
+        if _each(node) is not None:
+            return [(*at, name) for name in _fields(get_args(get_args(node)[0])[0])]
         if get_origin(node) is dict:
             return walk(get_args(node)[1], (*at, "NAME"))
         if not _is_section(node):
@@ -249,7 +350,10 @@ def _build(section: Any, at: Key, values: Mapping[Key, Any]) -> Any:
         key = (*at, name)
         if get_origin(node) is dict:
             names = {k[len(key)]: None for k in values if k[: len(key)] == key and len(k) > len(key)}
-            given[name] = {n: _build(get_args(node)[1], (*key, n), values) for n in names}
+            one = get_args(node)[1]
+            given[name] = {n: _build(one, (*key, n), values) if _is_section(one) else values[(*key, n)] for n in names}
+        elif _each(node) is not None:
+            given[name] = [value for k, value in values.items() if k[0].startswith(f"{name}[")]
         elif _is_section(node):
             given[name] = _build(node, key, values)
         elif key in values:
@@ -276,6 +380,19 @@ def _cross_check(config: Config, sources: Mapping[Key, Setting]) -> list[ConfigF
     return []
 
 
+def _check_budgets(settings: Sequence[Setting]) -> list[ConfigFault]:
+    by_name: dict[str, list[Setting]] = {}
+    for setting in settings:
+        if setting.key[0] == "budgets" and len(setting.key) > 1:
+            by_name.setdefault(setting.key[1], []).append(setting)
+    faults = []
+    for of in by_name.values():
+        amounts = [setting for setting in of if setting.key[2:] in (("usd",), ("tokens",))]
+        if len({setting.key for setting in amounts}) != 1:
+            faults.append(fault((amounts or of)[-1], "a budget has an amount: one of usd and tokens"))
+    return faults
+
+
 def changed(old: Config, new: Config) -> tuple[list[str], list[str]]:
     """Keys whose values differ: those that a reload applies, and those that need a restart."""
     before, after = _flat(old), _flat(new)
@@ -293,18 +410,22 @@ def reloaded(old: Config, new: Config) -> Config:
 
 
 def _flat(config: Config) -> dict[str, Any]:
-    return {".".join(key): value for key, value in flatten(msgspec.to_builtins(config)) if value != {}}
+    return {".".join(key): value for key, value in flatten(msgspec.to_builtins(config)) if value not in ({}, [])}
 
 
 def to_toml(config: Config) -> str:
     """The settings in force as TOML that `load` reads as the same; keys without a value stand in comments."""
     lines: list[str] = []
-    for section, body in _sections(msgspec.to_builtins(config), ()):
+    tree = msgspec.to_builtins(config)
+    rules = [("hooks", {k: item for k, item in rule.items() if item is not None}) for rule in tree.pop("hooks")]
+    for section, body in _sections(tree, ()):
         lines += ["", f"[{section}]"]
         for name, value in body.items():
             if value is None and section == "retention":
                 value = v.FOREVER
-            lines.append(f"{name} = {_toml(value)}" if value is not None else f"# {name} is not set")
+            lines.append(f"{_key(name)} = {_toml(value)}" if value is not None else f"# {name} is not set")
+    for section, body in rules:
+        lines += ["", f"[[{section}]]", *(f"{name} = {_toml(value)}" for name, value in body.items())]
     return "\n".join(lines[1:]) + "\n"
 
 
@@ -313,13 +434,20 @@ def _sections(tree: dict[str, Any], at: Sequence[str]) -> list[tuple[str, dict[s
     found = [(".".join(at), flat)] if flat else []
     for name, value in tree.items():
         if isinstance(value, dict):
-            quoted = name if name.replace("-", "").replace("_", "").isalnum() else _toml(name)
-            found += _sections(value, (*at, quoted))
+            found += _sections(value, (*at, _key(name)))
     return found
 
 
+def _key(name: str) -> str:
+    return name if name.replace("-", "").replace("_", "").isalnum() else _toml(name)
+
+
 def _toml(value: Any) -> str:
-    """Strings, numbers, flags and lists of strings: JSON writes them as TOML does."""
+    """A value on one line: JSON writes strings, numbers and flags as TOML does."""
+    if isinstance(value, dict):
+        return "{ " + ", ".join(f"{_key(name)} = {_toml(item)}" for name, item in value.items()) + " }"
+    if isinstance(value, list):
+        return f"[{', '.join(map(_toml, value))}]"
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     return msgspec.json.encode(value).decode().replace("\x7f", "\\u007f")

@@ -87,11 +87,13 @@ def _syntax_fault(path: Path, text: str, message: str) -> ConfigFault:
 
 
 def flatten(data: Mapping[str, Any], at: Key = ()) -> list[tuple[Key, Any]]:
-    """What is in the tables, with each key's path; an empty table is a value."""
+    """What is in the tables, with each key's path; an empty table is a value, and so is each table of an array."""
     found: list[tuple[Key, Any]] = []
     for name, value in data.items():
         if isinstance(value, dict) and value:
             found += flatten(value, (*at, name))
+        elif isinstance(value, list) and value and all(isinstance(item, dict) for item in value):
+            found += [((*at, f"{name}[{n}]"), item) for n, item in enumerate(value)]
         else:
             found.append(((*at, name), value))
     return found
@@ -104,6 +106,7 @@ def locate(text: str) -> dict[Key, int]:
     """
     lines = text.replace("\r\n", "\n").split("\n")
     found: dict[Key, int] = {}
+    arrays: dict[Key, int] = {}
     table: Key = ()
     start = 0
     for i in range(len(lines)):
@@ -113,6 +116,9 @@ def locate(text: str) -> dict[Key, int]:
             continue
         if lines[start].lstrip().startswith("["):
             table = _path(statement)
+            if lines[start].lstrip().startswith("[["):
+                arrays[table] = arrays.get(table, -1) + 1
+                table = (*table[:-1], f"{table[-1]}[{arrays[table]}]")
             found.setdefault(table, start + 1)
         else:
             for key, _ in flatten(statement):
@@ -134,13 +140,20 @@ def _path(header: Any) -> Key:
 
 
 def read_environ(environ: Mapping[str, str], written: Sequence[Setting]) -> list[Setting]:
-    """Every `ORCHESTR8D_<SECTION>__<KEY>`. A queue's name is the one in the file, else in lower case."""
+    """Every `ORCHESTR8D_<SECTION>__<KEY>`. A queue's name is the one in the file, else in lower case; a variable's, in
+    a table called env, is as it stands, and so is its value."""
     queues = {s.key[1].lower(): s.key[1] for s in written if s.key[0] == "queues" and len(s.key) > 1}
     found = []
     for variable in sorted(environ):
         if not variable.startswith(PREFIX) or "__" not in variable:
             continue
-        key = [part.lower() for part in variable[len(PREFIX) :].split("__")]
+        parts = variable[len(PREFIX) :].split("__")
+        key = [part.lower() for part in parts]
+        if "env" in key[:-1]:
+            at = key.index("env") + 1
+            key = [*key[:at], "__".join(parts[at:])]
+            found.append(Setting(tuple(key), environ[variable], "environment", variable))
+            continue
         if key[0] == "queues" and len(key) > 2:
             name = "__".join(key[1:-1])
             key = ["queues", queues.get(name, name), key[-1]]

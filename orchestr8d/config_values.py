@@ -10,6 +10,7 @@ from typing import Annotated, Any
 from urllib.parse import urlsplit
 
 from orchestr8d.core import durations
+from orchestr8d.core.errors import Fault
 
 FOREVER = "forever"
 
@@ -19,6 +20,13 @@ class Take:
     """In a field's annotation: `parse` takes the value as written; its ValueError says what is expected."""
 
     parse: Callable[[Any], Any]
+
+
+@dataclass(frozen=True)
+class Each:
+    """In the annotation of an array of tables: `parse` makes one of them, or None and all that is wrong with it."""
+
+    parse: Callable[[Any], tuple[Any, list[Fault]]]
 
 
 def whole(low: int, high: int = 2**53) -> Take:
@@ -35,6 +43,17 @@ def choice(*names: str) -> Take:
         if not isinstance(value, str) or value.lower() not in names:
             raise ValueError(f"expected one of {', '.join(names)}")
         return value.lower()
+
+    return Take(parse)
+
+
+def exactly(*names: str) -> Take:
+    """As choice(), for names in which capitals count."""
+
+    def parse(value: object) -> str:
+        if not isinstance(value, str) or value not in names:
+            raise ValueError(f"expected one of {', '.join(names)}")
+        return value
 
     return Take(parse)
 
@@ -99,6 +118,33 @@ def _path(value: object) -> str:
     return value
 
 
+def _agent_name(value: object) -> str:
+    if not isinstance(value, str) or not value.strip() or not value.isprintable():
+        raise ValueError('expected the name of an agent, like "code-reviewer", or the path of its file')
+    return value
+
+
+def _program(value: object) -> str:
+    if not isinstance(value, str) or not value or "\0" in value or ("/" in value and not value.startswith("/")):
+        raise ValueError('expected a program in PATH, like "claude", or its absolute path')
+    return value
+
+
+def _variable(value: object) -> str:
+    # Of `NAME = 1` nothing else can be meant.
+    if type(value) is int:
+        return str(value)
+    if not isinstance(value, str) or "\0" in value:
+        raise ValueError("expected the value of a variable, a string")
+    return value
+
+
+def _amount(value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value <= 1e15:
+        raise ValueError("expected a number greater than 0")
+    return float(value)
+
+
 def address(listen: str) -> tuple[str, int]:
     """`"127.0.0.1:8787"` or `"[::1]:8787"` as host and port. ValueError says what is missing."""
     m = re.fullmatch(r"(?:\[([0-9A-Fa-f:.]+)\]|([^\s\[\]:/]+)):([0-9]{1,5})", listen)
@@ -155,6 +201,11 @@ FilePath = Annotated[str, Take(_path)]
 Listen = Annotated[str, Take(_listen)]
 WebUrl = Annotated[str, Take(_web_url)]
 StoreUrl = Annotated[str, Take(_store_url)]
+AgentName = Annotated[str, Take(_agent_name)]
+Amount = Annotated[float, Take(_amount)]
+Program = Annotated[str, Take(_program)]
+# In a table by names of variables of an environment.
+Variable = Annotated[str, Take(_variable)]
 Positive = Annotated[int, whole(1, 1_000_000_000)]
 Seconds = Annotated[float, duration()]
 Keep = Annotated[float | None, duration(1, forever=True)]
@@ -164,3 +215,5 @@ ORIGINS = words(r"https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?|https?://\[[0-9A-Fa-f:.]
 LABELS = words(r"[A-Za-z0-9][A-Za-z0-9_.:=@-]{0,127}", '["gpu"]')
 PROGRAMS = words(r"[^\0]+", '["make", "/usr/bin/*"]')
 VARIABLES = words(r"[A-Za-z_*][A-Za-z0-9_*]*", '["GOPATH", "NPM_*"]')
+TOOLS = words(r"[^\0]+", '["Bash(git *)", "Edit"]')
+PATHS = words(r"[^\0]+", '["~/agents", ".claude/agents", "/srv/agents"]')

@@ -12,25 +12,31 @@ import sqlite3
 import sys
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import structlog
 import uvloop
 from aiohttp import web
 
 from orchestr8d import __version__, config, log, maintenance, systemd
+from orchestr8d.agents import Agent, Catalogue, Unresolved
 from orchestr8d.clock import SystemClock
 from orchestr8d.config import Config
 from orchestr8d.config_values import address
+from orchestr8d.core.budgets import Budget
 from orchestr8d.core.errors import Problem
+from orchestr8d.core.governor import Account
 from orchestr8d.core.ids import uuid7
 from orchestr8d.core.model import Executor
+from orchestr8d.core.submit import AgentRules
 from orchestr8d.events import Bus
+from orchestr8d.hook_rules import HookRules
 from orchestr8d.metrics import Metrics
 from orchestr8d.priority_queue import PriorityQueue
-from orchestr8d.processes import Files, Processes
+from orchestr8d.processes import Files, NotFound, Processes
 from orchestr8d.processes.files import attempt_files
 from orchestr8d.state import Held, hold
+from orchestr8d.status_api import hooks as hooks_api
 from orchestr8d.status_api.app import create_app
 from orchestr8d.status_api.services import Services
 from orchestr8d.status_api.serving import Runner
@@ -40,6 +46,7 @@ from orchestr8d.task_pool import TaskPool
 from orchestr8d.task_runners import Limits as RunLimits
 from orchestr8d.task_runners import Runner as TaskRunner
 from orchestr8d.task_runners import third_party
+from orchestr8d.task_runners.claude import ClaudeRunner, no_bypass_reason, off_reason
 from orchestr8d.task_runners.command import CommandRunner
 from orchestr8d.tokens import TokenKeeper
 
@@ -143,7 +150,8 @@ class Daemon:
     ) -> int:
         tokens = TokenKeeper(self._state, self._clock)
         tokens.load(await store.tokens())
-        pool = self._make_pool(store, processes, tokens)
+        agents = self._make_catalogue()
+        pool = self._make_pool(store, processes, tokens, agents)
         queue = PriorityQueue(store, self._clock, self._executor_id, pool.free, pool.claimed)
         self._on_free = queue.freed
         indexer = maintenance.TextIndexer(store)
@@ -154,10 +162,15 @@ class Daemon:
         await self._apply_queues(store)
         await self._adopt(store, processes, pool)
 
+        rules = HookRules(
+            self._clock, lambda: self.config.hooks, lambda caller, asked: hooks_api.submit(services, caller, asked),
+            metrics.hook,
+        )  # fmt: skip
         services = Services(
             store=store, bus=bus, clock=self._clock, config=lambda: self.config, tokens=tokens, metrics=metrics,
-            pool=pool, attempt_files=self._attempt_files, draining=lambda: self._draining, health=self._health,
-            version=__version__, attempt_of=processes.attempt_of,
+            pool=pool, hooks=rules, agents=agents, attempt_files=self._attempt_files,
+            draining=lambda: self._draining, health=self._health,
+            version=__version__, agent_rules=self._agent_rules, attempt_of=processes.attempt_of,
         )  # fmt: skip
         site = Runner(create_app(services), shutdown_timeout=LINGER)
         await site.setup()
@@ -165,9 +178,12 @@ class Daemon:
             where = await self._listen(site)
             beat = self._make_beat(store, queue, pool)
             self._reload = lambda: self._reload_config(store, queue, beat)
+            # The configuration may say something else than when they were parked.
+            self._aside(_recheck_budgets(store))
 
             loops: list[Coroutine[Any, Any, None]] = [
-                store.watch(), pool.watch(), queue.run(), pool.run(), indexer.run(), maintenance.heartbeat(beat),
+                store.watch(), pool.watch(), queue.run(), pool.run(), rules.run(), indexer.run(),
+                maintenance.heartbeat(beat),
                 maintenance.Pruner(store, lambda: _retention(self.config), self._attempt_files).run(),
             ]  # fmt: skip
             if self._notify.watchdog_interval is not None:
@@ -179,7 +195,7 @@ class Daemon:
 
     # -- start
 
-    def _make_pool(self, store: Store, processes: Processes, tokens: TokenKeeper) -> TaskPool:
+    def _make_pool(self, store: Store, processes: Processes, tokens: TokenKeeper, agents: Catalogue) -> TaskPool:
         runners: dict[str, TaskRunner] = {}
         for kind, load in third_party().items():
             try:
@@ -189,6 +205,17 @@ class Daemon:
         runners["command"] = CommandRunner(
             processes, self._clock, self._environ, lambda: self.config.runners.command.env_allow
         )
+
+        async def resolve(name: str, cwd: str) -> Agent:
+            try:
+                return await agents.resolve(name, cwd)
+            except Unresolved as e:
+                raise NotFound(str(e)) from e
+
+        runners["claude"] = ClaudeRunner(
+            processes, self._clock, self._environ, lambda: self.config.runners.claude, resolve,
+            self._state / "worktrees", self._account_envs,
+        )  # fmt: skip
 
         def env(claim: Claim) -> Mapping[str, str]:
             return {
@@ -207,6 +234,22 @@ class Daemon:
             slots=lambda: self.config.executor.concurrency,
             on_free=lambda: self._on_free(),
         )  # fmt: skip
+
+    def _agent_rules(self) -> AgentRules:
+        settings = self.config.runners.claude
+        no_bypass = no_bypass_reason(settings, self._account_envs())
+        names = tuple(account.name for account in _accounts(self.config))
+        return AgentRules(off_reason(self._environ, settings), no_bypass, names)
+
+    def _account_envs(self) -> dict[str, dict[str, str]]:
+        return {name: account.env for name, account in self.config.claude.accounts.items()}
+
+    def _make_catalogue(self) -> Catalogue:
+        """As the CLI looks for agents."""
+        home = Path(self._environ["HOME"]) if self._environ.get("HOME") else None
+        own = self._environ.get("CLAUDE_CONFIG_DIR")
+        config_dir = Path(own).absolute() if own else home and home / ".claude"
+        return Catalogue(lambda: self.config.agents, self._clock, home, config_dir)
 
     def _attempt_files(self, attempt_id: str) -> Files:
         return attempt_files(self._state / "attempts", attempt_id)
@@ -313,7 +356,10 @@ class Daemon:
             self._reload()
 
     def _reload_config(self, store: Store, queue: PriorityQueue, beat: Callable[[], Awaitable[None]]) -> None:
-        task = asyncio.create_task(self._apply_config(store, beat))
+        self._aside(self._apply_config(store, beat))
+
+    def _aside(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
         self._reloads.add(task)
         task.add_done_callback(self._reloads.discard)
 
@@ -328,6 +374,9 @@ class Daemon:
             await self._apply_queues(store)
             if before.limits.per_key != self.config.limits.per_key:
                 await store.rewindow()
+            await store.open_account(None)
+            if before.budgets != self.config.budgets:
+                await _recheck_budgets(store)
             await beat()
             # What the file no longer says of a queue stays as it was: it may have been set over the API since.
             kept = [key for key in applied if key.startswith("queues.") and _unset(self.config, key)]
@@ -406,7 +455,29 @@ def _store_limits(settings: Config) -> Limits:
         per_key=settings.limits.per_key,
         queue_depth=settings.limits.queue_depth,
         min_free_disk=settings.store.min_free_disk,
+        accounts=_accounts(settings),
+        agents=settings.runners.claude.concurrency,
+        budgets=tuple(_budget(name, said) for name, said in settings.budgets.items()),
     )
+
+
+def _accounts(settings: Config) -> tuple[Account, ...]:
+    """Those that are configured, else the daemon's own login."""
+    found = tuple(Account(name, account.concurrency) for name, account in settings.claude.accounts.items())
+    return found or (Account("default", settings.runners.claude.concurrency),)
+
+
+def _budget(name: str, said: config.BudgetConfig) -> Budget:
+    unit: Literal["usd", "tokens"] = "tokens" if said.usd is None else "usd"
+    return Budget(name, said.usd or said.tokens or 0.0, unit, said.per, said.on_exceed)
+
+
+async def _recheck_budgets(store: Store) -> None:
+    """Tasks that the budgets of now would let go, go."""
+    after: int | None = 0
+    with contextlib.suppress(Problem):
+        while after is not None:
+            after = await store.recheck_budgets(after)
 
 
 def _retention(settings: Config) -> Retention:

@@ -9,6 +9,7 @@ import msgspec
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 
 from orchestr8d.core.model import Error, Queue
+from orchestr8d.core.standing import Standing
 from orchestr8d.events import Event
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
@@ -63,10 +64,16 @@ class Metrics:
         self._requests = Counter(
             "orchestr8d_http_requests_total", "Requests by route", ["method", "route", "status"], registry=r
         )
+        self._hooks = Counter("orchestr8d_hooks_total", "What became of hooks", ["outcome"], registry=r)
         self._depth = Gauge("orchestr8d_queue_depth", "Tasks that wait in a queue", ["queue"], registry=r)
         self._in_queue = Gauge("orchestr8d_queue_running", "Tasks of a queue that run", ["queue"], registry=r)
         self._running = Gauge("orchestr8d_running", "Attempts that this daemon runs", registry=r)
         self._slots = Gauge("orchestr8d_slots", "Attempts that this daemon may run at once", registry=r)
+        self._accounts = Gauge(
+            "orchestr8d_account_open", "Whether agents' tasks start on an account", ["account"], registry=r
+        )
+        self._breaker = Gauge("orchestr8d_breaker_closed", "Whether the provider is not overloaded", registry=r)
+        self._parked = Gauge("orchestr8d_parked", "Tasks that wait for an account, the breaker or a budget", registry=r)
         self._decode = msgspec.json.Decoder(_Told).decode
         # Finding the one to count in by its labels is most of what counting costs.
         self._found: dict[tuple[object, tuple[str, ...]], Any] = {}
@@ -105,6 +112,10 @@ class Metrics:
         """One request was answered; `route` is the template, never the path."""
         self._of(self._requests, method, route, str(status)).inc()
 
+    def hook(self, outcome: str) -> None:
+        """A hook matched no rule or was dropped; a rule submitted its task or failed."""
+        self._of(self._hooks, outcome).inc()
+
     def update(self, queues: Sequence[Queue], running: int, slots: int) -> None:
         """Sets the gauges, just before they are shown."""
         self._depth.clear()
@@ -114,6 +125,14 @@ class Metrics:
             self._in_queue.labels(queue.name).set(queue.running)
         self._running.set(running)
         self._slots.set(slots)
+
+    def stand(self, seen: Standing) -> None:
+        """Sets the gauges of accounts, just before they are shown."""
+        self._accounts.clear()
+        for account in seen.accounts:
+            self._accounts.labels(account.name).set(account.state == "open")
+        self._breaker.set(seen.breaker.state == "closed")
+        self._parked.set(seen.parked)
 
     def render(self) -> bytes:
         return generate_latest(self.registry)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol
 
@@ -10,7 +11,7 @@ import structlog
 
 from orchestr8d.clock import Clock
 from orchestr8d.core.errors import LeaseLost, Problem
-from orchestr8d.core.model import Task
+from orchestr8d.core.model import Progress, Task
 from orchestr8d.core.outcome import Outcome, failed
 from orchestr8d.processes import Files
 from orchestr8d.store import Claim
@@ -28,6 +29,7 @@ class Finishes(Protocol):
     """What the pool needs of the store."""
 
     async def finish(self, task_id: str, attempt_id: str, executor_id: str, outcome: Outcome) -> Task: ...
+    async def progress(self, task_id: str, attempt_id: str, progress: Progress) -> Task: ...
 
 
 class Active:
@@ -68,6 +70,7 @@ class TaskPool:
         self._by_task: dict[str, Active] = {}
         self._by_attempt: dict[str, Active] = {}
         self._cancelled_early: set[str] = set()
+        self._telling: set[asyncio.Task[None]] = set()
         # Attempts whose processes are gone and whose outcome is being stored: they need no slot any more.
         self._storing = 0
         self._stopping: Why | None = None
@@ -188,6 +191,16 @@ class TaskPool:
                 await asyncio.sleep(STORE_PAUSE)
                 tries += self._stopping is not None
 
+    def _tell(self, claim: Claim, progress: Progress) -> None:
+        telling = asyncio.create_task(self._progress(claim, progress))
+        self._telling.add(telling)
+        telling.add_done_callback(self._telling.discard)
+
+    async def _progress(self, claim: Claim, progress: Progress) -> None:
+        # One that comes too late, or cannot be stored now, is no loss.
+        with contextlib.suppress(Problem, LeaseLost):
+            await self._store.progress(claim.task.id, claim.attempt.id, progress)
+
     async def _outcome(self, active: Active, adopted: bool) -> Outcome:
         claim = active.claim
         runner = self._runners.get(claim.task.kind)
@@ -200,12 +213,14 @@ class TaskPool:
             task_id=claim.task.id,
             attempt_id=claim.attempt.id,
             spec=claim.task.read_spec(),
+            session=claim.session,
             files=self._files(claim.attempt.id),
             env=self._env(claim),
             limits=self._limits(),
             time_left=None if deadline is None else max(0.0, (deadline - self._clock.now()) / 1000),
             adopted=adopted,
             stop=active.stop,
+            progress=lambda progress: self._tell(claim, progress),
         )
         try:
             return await runner.run(run)

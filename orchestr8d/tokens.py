@@ -28,6 +28,7 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True):
     scope: Scope
     user_id: str | None = None
     runners: list[str] | None = None
+    agents: list[str] | None = None
     task_id: str | None = None
     attempt_id: str | None = None
 
@@ -61,8 +62,9 @@ class TokenKeeper:
 
     def add(self, token: Token) -> None:
         caller = Caller(
-            token_id=token.id, name=token.name, scope=token.scope, user_id=token.user_id, runners=token.runners
-        )
+            token_id=token.id, name=token.name, scope=token.scope, user_id=token.user_id, runners=token.runners,
+            agents=token.agents,
+        )  # fmt: skip
         self._known[token.hash] = (caller, token.expires_at)
 
     def remove(self, token_id: str) -> None:

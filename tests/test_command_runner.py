@@ -21,7 +21,8 @@ from orchestr8d.clock import SystemClock
 from orchestr8d.core.outcome import Outcome
 from orchestr8d.processes import Processes, shim
 from orchestr8d.task_runners import command
-from orchestr8d.task_runners.command import CommandRunner, allowed
+from orchestr8d.task_runners.command import CommandRunner
+from orchestr8d.task_runners.environment import allowed
 from tests.running import Bench, running, until
 
 

@@ -111,7 +111,7 @@ x = 1
         "config.toml:10: executor.concurrency = true: expected a whole number from 1 to 10,000",
         "config.toml:12: queues.b c.limit = 1: 'b c' is no name for a queue: letters, digits and _.:@- only",
         "config.toml:14: queues.x = 5: is a table of settings, not a value",
-        "config.toml:16: webhooks.allow = [\"public\"]: unknown section 'webhooks'",
+        "config.toml:16: webhooks.allow = [\"public\"]: unknown section 'webhooks' (did you mean 'hooks'?)",
         "config.toml:18: log.level.x = 1: log.level takes a value, not a table",
         "environment: ORCHESTR8D_LOG_LEVEL: needs double underscores (did you mean 'ORCHESTR8D_LOG__LEVEL'?)",
         "environment: ORCHESTR8D_LIMITS__PERKEY = 3: unknown key (did you mean 'per_key'?)",
@@ -151,6 +151,10 @@ def test_a_key_in_the_wrong_section_is_pointed_at_the_right_one(file: Path) -> N
     ("queues.a.paused = 1", "true or false"),
     ("limits.per_key = 1.5", "a whole number"),
     ('runners.command.env_allow = ["A-B"]', "does not fit"),
+    ("claude.accounts.a.concurrency = 0", "from 1"),
+    ("claude.accounts.a.env.X = true", "a string"),
+    ("budgets.a.usd = 0", "greater than 0"),
+    ("budgets.a.tokens = true", "greater than 0"),
     ('log.level = "trace"', "one of debug, info, warning, error"),
     ("log = 3", "is a table of settings"),
 ])  # fmt: skip
@@ -158,6 +162,60 @@ def test_wrong_values(file: Path, line: str, message: str) -> None:
     (said,) = faults(file, line + "\n")
     assert said.startswith(f"config.toml:1: {line.split(' = ')[0]} = ")
     assert message in said
+
+
+def test_accounts_and_budgets(file: Path) -> None:
+    file.write_text("""
+[claude.accounts.work]
+[claude.accounts.spare]
+concurrency = 1
+env = { CLAUDE_CONFIG_DIR = "/x", A_b = 3 }
+[budgets.daily]
+usd = 2.5
+per = "day"
+[budgets."per.tag"]
+tokens = 5_000_000
+per = "tag"
+on_exceed = "fail"
+""")
+    c = load(file, {})
+    assert list(c.claude.accounts.items()) == [
+        ("work", config.AccountConfig()),
+        ("spare", config.AccountConfig({"CLAUDE_CONFIG_DIR": "/x", "A_b": "3"}, 1)),
+    ]
+    assert c.budgets == {
+        "daily": config.BudgetConfig(2.5, per="day"),
+        "per.tag": config.BudgetConfig(None, 5e6, "tag", "fail"),
+    }
+    file.write_text(config.to_toml(c))
+    assert load(file, {}) == c
+
+
+def test_faults_of_accounts_and_budgets(file: Path) -> None:
+    text = """
+[claude.accounts."a b"]
+concurrency = 2
+[claude.accounts.a]
+concurency = 2
+[budgets.none]
+[budgets.half]
+per = "day"
+[budgets.both]
+usd = 1
+tokens = 1
+[budgets.x]
+usd = 1
+per = "week"
+"""
+    assert faults(file, text) == [
+        "config.toml:3: claude.accounts.a b.concurrency = 2: 'a b' is no name for an account: "
+        "letters, digits and _.:@- only",
+        "config.toml:5: claude.accounts.a.concurency = 2: unknown key (did you mean 'concurrency'?)",
+        "config.toml:6: budgets.none = {}: a budget has an amount: one of usd and tokens",
+        'config.toml:8: budgets.half.per = "day": a budget has an amount: one of usd and tokens',
+        "config.toml:11: budgets.both.tokens = 1: a budget has an amount: one of usd and tokens",
+        'config.toml:14: budgets.x.per = "week": expected one of task, tag, user, day, total',
+    ]
 
 
 @pytest.mark.parametrize("listen", ["0.0.0.0:8787", "[::]:8787", "192.168.1.2:80", "example.com:80"])
@@ -286,4 +344,101 @@ def test_locate_finds_the_line_where_each_key_begins(tables: list[tuple[str, lis
 
 
 def test_the_locator_knows_arrays_of_tables_and_windows_line_ends() -> None:
-    assert locate("[[a.b]]\r\nx = 1\r\n[[a.b]]\r\nx = 2\r\n") == {("a", "b"): 1, ("a", "b", "x"): 2}
+    assert locate("[[a.b]]\r\nx = 1\r\n[[a.b]]\r\nx = 2\r\n") == {
+        ("a", "b[0]"): 1, ("a", "b[0]", "x"): 2, ("a", "b[1]"): 3, ("a", "b[1]", "x"): 4,
+    }  # fmt: skip
+
+
+def test_aliases_of_agents(file: Path) -> None:
+    file.write_text('agents.paths = ["~/a", "team"]\n[agents.aliases]\nreviewer = "code-reviewer"\n"a:b" = "./x.md"\n')
+    c = load(file, {"ORCHESTR8D_AGENTS__ALIASES__FIXER": "debugger"})
+    aliases = {"reviewer": "code-reviewer", "a:b": "./x.md", "fixer": "debugger"}
+    assert c.agents == config.AgentsConfig(["~/a", "team"], aliases)
+    file.write_text(config.to_toml(c))
+    assert load(file, {}) == c
+    assert config.changed(config.Config(), c) == (
+        ["agents.aliases.a:b", "agents.aliases.fixer", "agents.aliases.reviewer", "agents.paths"], []
+    )  # fmt: skip
+    name = 'expected the name of an agent, like "code-reviewer", or the path of its file'
+    text = '[agents]\naliases."b c" = "x"\naliases.x = 1\naliases.y = ""\naliases.z = {a = 1}\npaths = "a"'
+    assert faults(file, text) == [
+        "config.toml:2: agents.aliases.b c = \"x\": 'b c' is no name for an alias: letters, digits and _.:@- only",
+        f"config.toml:3: agents.aliases.x = 1: {name}",
+        f'config.toml:4: agents.aliases.y = "": {name}',
+        "config.toml:5: agents.aliases.z.a = 1: agents.aliases.z takes a value, not a table",
+        'config.toml:6: agents.paths = "a": '
+        'expected a list of strings, like ["~/agents", ".claude/agents", "/srv/agents"]',
+    ]
+
+
+def test_rules_for_hooks(file: Path) -> None:
+    file.write_text("""
+[[hooks]]
+event = "Stop"
+task = { command = ["a", "{{ hook.cwd }}"], options = { priority = "{{ 5 }}", tags = ["x"] } }
+[[hooks]]
+event = "Post.*"
+tool_name = "^Edit$"
+debounce = "30s"
+[hooks.task]
+command = "{{ hook.argv }}"
+""")
+    c = load(file, {})
+    first, second = c.hooks
+    assert (first.event, first.debounce, first.task["options"]["tags"]) == ("Stop", None, ["x"])
+    assert (second.tool_name, second.debounce, second.task) == ("^Edit$", 30.0, {"command": "{{ hook.argv }}"})
+    assert config.changed(load(None, {}), c) == (["hooks[0]", "hooks[1]"], [])
+    file.write_text(config.to_toml(c))
+    assert load(file, {}) == c
+
+
+def test_all_that_is_wrong_with_rules_for_hooks(file: Path) -> None:
+    text = """
+[[hooks]]
+event = "("
+tool_nam = "a"
+task = { command = ["{{ hok }}"], cwd = "x", options = { priorty = 1, delay = "1s" } }
+
+[[hooks]]
+event = "("
+prompt = "*"
+debounce = "soon"
+[[hooks]]
+event = "a"
+debounce = 3
+prompt = "+"
+task = { command = ["a"], options = { unique_key = "k" } }
+"""
+    assert faults(file, text) == [
+        "config.toml:2: hooks[0].tool_nam: unknown field (did you mean 'tool_name'?)",
+        "config.toml:2: hooks[0].task.options.priorty: unknown field (did you mean 'priority'?)",
+        "config.toml:2: hooks[0].task.command[0]: 'hok' is not known (did you mean 'hook'?)",
+        'config.toml:7: hooks[1].debounce: expected seconds as a number, or a duration like "90s", "15m", "2h", "3d", '
+        "up to 100,000 days",
+        "config.toml:7: hooks[1].task: required, but missing",
+        "config.toml:11: hooks[2].prompt: not a regular expression: nothing to repeat at position 0",
+        "config.toml:11: hooks[2].task.options.unique_key: does not go together with debounce, which sets it",
+    ]
+    assert faults(file, "hooks = 3") == ["config.toml:1: hooks = 3: each of them begins with a line [[hooks]]"]
+
+
+def test_variables_for_agents_are_taken_as_they_stand(file: Path) -> None:
+    file.write_text("[runners.claude.env]\nIS_SANDBOX = 1\nANTHROPIC_BASE_URL = 'http://127.0.0.1:1'\n")
+    prefix = "ORCHESTR8D_RUNNERS__CLAUDE__"
+    c = load(file, {f"{prefix}ENV__Some__Name": "007", f"{prefix}BIN": "/opt/claude"})
+    assert c.runners.claude.env == {"IS_SANDBOX": "1", "ANTHROPIC_BASE_URL": "http://127.0.0.1:1", "Some__Name": "007"}
+    assert c.runners.claude.bin == "/opt/claude"
+    file.write_text(config.to_toml(c))
+    assert load(file, {}) == c
+    assert faults(file, '[runners.claude]\nbin = "bin/claude"\nenv.a-b = "x"\npermission_mode = "acceptedits"\n') == [
+        'config.toml:2: runners.claude.bin = "bin/claude": '
+        'expected a program in PATH, like "claude", or its absolute path',
+        "config.toml:3: runners.claude.env.a-b = \"x\": 'a-b' is no name for a variable",
+        'config.toml:4: runners.claude.permission_mode = "acceptedits": '
+        "expected one of acceptEdits, auto, bypassPermissions, default, dontAsk, manual, plan",
+    ]
+
+
+def test_agents_at_once_fit_into_the_memory() -> None:
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    assert 1 <= load(None, {}).runners.claude.concurrency <= max(1, memory // (400 << 20))

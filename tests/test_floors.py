@@ -15,15 +15,16 @@ PACKAGE = Path(__file__).parent.parent / "orchestr8d"
 FLOORS = {
     "core": 0,
     "clock": 1, "config": 1, "events": 1, "log": 1, "state": 1, "systemd": 1,
-    "processes": 2, "store": 2, "task_runners": 2, "tokens": 2,
-    "maintenance": 3, "metrics": 3, "priority_queue": 3, "task_pool": 3,
+    "agents": 2, "processes": 2, "store": 2, "task_runners": 2, "tokens": 2,
+    "transcript": 2,
+    "hook_rules": 3, "maintenance": 3, "metrics": 3, "priority_queue": 3, "task_pool": 3,
     "status_api": 4,
     "client": 5, "daemon": 5,
     "cli": 6,
     "__main__": 7,
 }  # fmt: skip
 # Modules that are one part together.
-PART_OF = {"config_file": "config", "config_values": "config"}
+PART_OF = {"agent_files": "agents", "config_file": "config", "config_values": "config"}
 # Within floor 2: what a runner runs is processes.
 NEIGHBOURS = {("task_runners", "processes")}
 # Beyond the floors: part -> what it must not know, even from above. Of the runners the API may know the registry.

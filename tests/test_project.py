@@ -27,19 +27,18 @@ def test_the_example_has_every_key_once_each_with_a_sentence(tmp_path: Path) -> 
     found: dict[str, str] = {}
     section, above, live = "", "", []
     for line in EXAMPLE.splitlines():
-        header = re.fullmatch(r"(# )?\[([a-z._]+)\]", line)
-        key = re.fullmatch(r"(# )?([a-z_]+) = .+", line)
+        header = re.fullmatch(r"(# )?(\[{1,2})([a-z._]+)\]{1,2}", line)
+        key = re.fullmatch(r"(# )?([A-Za-z_]+) = .+", line)
         if header:
-            section = header[2]
-            live.append(f"[{section}]")
+            section = re.sub(r"^(queues|budgets|claude\.accounts)\.[a-z]+", r"\1.NAME", header[3])
+            live.append(line.removeprefix("# "))
         elif key:
-            name = f"{section}.{key[2]}"
+            name = f"{section}.{'NAME' if section.endswith(('env', 'aliases')) else key[2]}"
             assert name not in found, f"{name} stands there twice"
             found[name] = above
             live.append(line.removeprefix("# "))
         above = line
-    expected = {".".join(k).replace("queues.NAME", "queues.builds") for k in config.every_key()}
-    assert found.keys() == expected
+    assert found.keys() == {".".join(k) for k in config.every_key()}
     assert [n for n, sentence in found.items() if not re.fullmatch(r"# [A-Z\"].*[.;].*|# .*\.", sentence)] == []
     # The keys that stand in comments have values that would be taken.
     (tmp_path / "all.toml").write_text("\n".join(live))
@@ -56,6 +55,10 @@ def test_keys_with_a_fixed_default_are_no_comments() -> None:
     assert commented == {
         "server.socket", "server.base_url", "store.url", "executor.concurrency",
         "queues.NAME.limit", "queues.NAME.rate", "queues.NAME.paused",
+        "runners.claude.concurrency", "runners.claude.mcp_config", "runners.claude.env.NAME", "agents.aliases.NAME",
+        "claude.accounts.NAME.env.NAME", "claude.accounts.NAME.concurrency",
+        "budgets.NAME.usd", "budgets.NAME.tokens", "budgets.NAME.per", "budgets.NAME.on_exceed",
+        "hooks.event", "hooks.tool_name", "hooks.cwd", "hooks.prompt", "hooks.debounce", "hooks.task",
     }  # fmt: skip
 
 

@@ -21,12 +21,19 @@ VERBS = {
     "wait": "wait:wait",
     "cancel": "steer:cancel",
     "retry": "steer:retry",
+    "continue": "conversations:continue_",
+    "attach": "conversations:attach",
+    "diff": "worktrees:diff",
+    "apply": "worktrees:apply",
     "edit": "steer:edit",
     "pause": "steer:pause",
     "resume": "steer:resume",
     "watch": "watch:watch",
     "queue": "queues:queue",
+    "limits": "limits:limits",
     "executors": "executors:executors",
+    "agents": "agents:agents",
+    "hook": "hook:hook",
     "token": "tokens:token",
     "config": "configs:config",
     "doctor": "doctor:doctor",
@@ -64,12 +71,13 @@ class Verbs(click.Group):
 @click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, message="orchestr8d %(version)s")
 def root() -> None:
-    """Hand over a command; it runs in the background, survives crashes and reboots, and reports back.
+    """Hand over a command, or a prompt for an agent; it runs in the background, survives crashes, and reports back.
 
     \b
     orchestr8d serve                       start the daemon
     orchestr8d submit -- make test         hand over a command
     orchestr8d submit --follow -- make     the same, and see it through
+    orchestr8d submit --agent NAME PROMPT  hand over a prompt to an agent
     orchestr8d list                        what there is
     """
 

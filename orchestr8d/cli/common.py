@@ -22,9 +22,9 @@ TAIL = re.compile(r"[0-9a-f-]{6,36}")
 CANDIDATES = 10
 
 # Options that are lists of strings, and those that are text even where they look like a number.
-LISTS = frozenset({"tags", "depends_on"})
+LISTS = frozenset({"tags", "depends_on", "allowed_tools", "disallowed_tools", "runner_args"})
 ARGVS = frozenset({"check"})
-TEXTS = frozenset({"title", "unique_key", "concurrency_key", "queue", "user_id", "run_at"})
+TEXTS = frozenset({"title", "unique_key", "concurrency_key", "queue", "user_id", "run_at", "model", "account"})
 
 
 def json_option(command: Command) -> Command:
@@ -134,7 +134,9 @@ def whole_number(text: str) -> str | int:
 
 
 def resolve_dependencies(client: Client, options: dict[str, Any]) -> None:
-    """Ends of ids in `depends_on` become whole ones."""
+    """Ends of ids in `depends_on` and `resume_from` become whole ones."""
+    if isinstance(options.get("resume_from"), str):
+        options["resume_from"] = resolve(client, options["resume_from"])
     if isinstance(options.get("depends_on"), list):
         options["depends_on"] = [resolve(client, str(typed)) for typed in options["depends_on"]]
 

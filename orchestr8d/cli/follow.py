@@ -16,8 +16,8 @@ from orchestr8d.client.streams import PATIENCE
 from orchestr8d.client.sync import Client
 from orchestr8d.core.states import FINAL
 
-Stream = Literal["stdout", "stderr"]
-STREAMS: dict[Stream, int] = {"stdout": 1, "stderr": 2}
+Stream = Literal["stdout", "stderr", "transcript"]
+STREAMS: dict[Stream, int] = {"stdout": 1, "stderr": 2, "transcript": 1}
 
 
 def write(fd: int, data: bytes) -> None:
@@ -41,6 +41,11 @@ def wait(client: Client, task_id: str, timeout: float | None) -> Json:
         exits.fail(exits.TIMED_OUT, f"--timeout passed; {goes_on(task_id)}")
 
 
+def streams_of(task: Json) -> list[Stream]:
+    """What there is to read of a task: of an agent what it did, not the records by which it says so."""
+    return ["transcript" if task.get("agent") else "stdout", "stderr"]
+
+
 class What(NamedTuple):
     """Which output to copy: of all attempts from `first` on, or of that one `only`; of it the last `tail` lines."""
 
@@ -53,10 +58,12 @@ EVERYTHING = What()
 
 
 def follow(
-    client: Client, task_id: str, timeout: float | None, what: What = EVERYTHING, streams: Iterable[Stream] = STREAMS
-) -> Json:
+    client: Client, task_id: str, timeout: float | None, what: What = EVERYTHING,
+    streams: Iterable[Stream] | None = None,
+) -> Json:  # fmt: skip
     """Copies a task's output to our stdout and stderr as it comes, until the task is final; its last status."""
-    readers = [_Reader(client, task_id, stream, what) for stream in streams]
+    named = streams_of(client.task(task_id)) if streams is None else streams
+    readers = [_Reader(client, task_id, stream, what) for stream in named]
     for reader in readers:
         reader.start()
     last = wait(client, task_id, timeout)

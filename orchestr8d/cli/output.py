@@ -106,13 +106,40 @@ def print_fields(fields: Sequence[tuple[str, object]]) -> None:
 
 
 def what(task: Json) -> str:
-    """A task in a few words: its title, else its command or prompt."""
+    """A task in a few words: its title, else its command, or its agent and the first line of the prompt."""
     import shlex
 
-    if task.get("title"):
-        return str(task["title"])
     command = task.get("command")
-    return shlex.join(command) if command else str(task.get("prompt") or "")
+    if command:
+        return str(task.get("title") or shlex.join(command))
+    said = task.get("title") or str(task.get("prompt") or "").strip().partition("\n")[0]
+    return f"{task['agent']}: {said}" if task.get("agent") else str(said)
+
+
+def line(task: Json) -> str:
+    """What it is, what it took, and why it waits or failed: `reviewer: Look at it  ($0.42, 14 turns)  [max_turns]`."""
+    why = reasons(task) or (task.get("error") or {}).get("kind") or ""
+    took = spent(task)
+    return what(task) + (f"  ({took})" if took else "") + (f"  [{why}]" if why else "")
+
+
+def spent(task: Json) -> str:
+    """What a model did for a task: `$0.42, 14 turns`."""
+    usage = task.get("usage") or {}
+    if not usage:
+        return ""
+    turns = usage.get("num_turns") or 0
+    cost = usage.get("cost_usd") or 0
+    return f"${cost:.{2 if cost >= 0.1 else 4}f}, {turns} turn{'s' * (turns != 1)}"
+
+
+def tokens(task: Json) -> str:
+    """`12,345 in, 678 out` with what was read from caches counted in."""
+    usage = task.get("usage") or {}
+    if not usage:
+        return ""
+    taken = sum(usage.get(name) or 0 for name in ("input_tokens", "cache_read_tokens", "cache_creation_tokens"))
+    return f"{taken:,} in, {usage.get('output_tokens') or 0:,} out"
 
 
 def reasons(task: Json) -> str:

@@ -37,11 +37,16 @@ def _fields(short: Json, task: Json) -> list[tuple[str, object]]:
         ("task", task["id"]),
         ("status", short["status"]),
         ("what", output.what(task)),
+        ("model", (task.get("options") or {}).get("model")),
         ("waiting for", output.reasons(short)),
         ("error", ": ".join(str(error[name]) for name in ("kind", "message") if error.get(name))),
         ("progress", output.progress(short["progress"])),
         ("attempt", _attempt(short, task)),
         ("next retry", output.local(short.get("next_retry_at"))),
+        ("spent", output.spent(task)),
+        ("tokens", output.tokens(task)),
+        ("session", task.get("session_id")),
+        ("continues", output.short(source) if (source := (task.get("options") or {}).get("resume_from")) else None),
         ("cwd", task.get("cwd")),
         ("queue", task.get("queue")),
         ("priority", task.get("priority") or None),
@@ -86,6 +91,7 @@ def result(typed: str, as_json: bool) -> None:
             output.print_json(answer)
         else:
             _print_result(client, task_id, answer)
+            _remark(task_id, answer)
         follow.outcome(answer, lambda: "" if as_json else follow.failure(client, task_id))
 
 
@@ -102,8 +108,21 @@ def _print_result(client: Client, task_id: str, answer: Json) -> None:
         write(1, str(value).encode())
 
 
+def _remark(task_id: str, answer: Json) -> None:
+    """To a person beside the result: what it took, and where the changes are."""
+    if not output.on_terminal():
+        return
+    if spent := output.spent(answer):
+        click.echo(f"\n({spent})", err=True)
+    if worktree := answer.get("worktree"):
+        name, files = output.short(task_id), len(worktree["files_changed"])
+        changed = f"{files} file{'s' * (files != 1)} changed on {worktree['branch']}"
+        click.echo(f"({changed}; `orchestr8d diff {name}` shows it, `orchestr8d apply {name}` takes it)", err=True)
+
+
 @click.command("list", epilog="Example: orchestr8d list --status running,queued --tag nightly")
 @click.option("-s", "--status", "states", multiple=True, metavar="STATUS", help="Only those (repeat, or commas).")
+@click.option("--agent", metavar="NAME", help="Only of this agent.")
 @click.option("-t", "--tag", "tags", multiple=True, metavar="TAG", help="Only with this tag; all of them, if repeated.")
 @click.option("--queue", metavar="NAME", help="Only in this queue.")
 @click.option("--user", "user_id", metavar="NAME", help="Only of this user.")
@@ -114,10 +133,13 @@ def _print_result(client: Client, task_id: str, answer: Json) -> None:
 @click.option("-a", "--all", "everything", is_flag=True, help="All of them, however many.")
 @click.option("--cursor", metavar="CURSOR", help="Go on after a page (next_cursor of its JSON).")
 @common.json_option
-def list_tasks(states: tuple[str, ...], tags: tuple[str, ...], queue: str | None, user_id: str | None, q: str | None,
-               limit: int, everything: bool, cursor: str | None, as_json: bool) -> None:  # fmt: skip
+def list_tasks(states: tuple[str, ...], agent: str | None, tags: tuple[str, ...], queue: str | None,
+               user_id: str | None, q: str | None, limit: int, everything: bool, cursor: str | None,
+               as_json: bool) -> None:  # fmt: skip
     """List tasks, newest first."""
-    query: TaskQuery = {"status": _states(states), "tag": list(tags), "queue": queue, "user_id": user_id, "q": q}
+    query: TaskQuery = {
+        "status": _states(states), "agent": agent, "tag": list(tags), "queue": queue, "user_id": user_id, "q": q,
+    }  # fmt: skip
     with common.connect() as client:
         if everything:
             page: dict[str, Any] = {"tasks": list(client.tasks(**query)), "next_cursor": None}
@@ -143,9 +165,8 @@ COLUMNS = ("ID", "STATUS", "QUEUE", "AGE", "TOOK", "WHAT")
 
 
 def row(task: Json, now: float) -> list[str]:
-    """A task as a line of the list; after what it is, why it waits or failed."""
-    why = output.reasons(task) or (task.get("error") or {}).get("kind") or ""
+    """A task as a line of the list; after what it is, what it took, and why it waits or failed."""
     return [
         output.short(task["id"]), task["status"], task["queue"], output.span(now - output.moment(task["created_at"])),
-        output.took(task, now), output.what(task) + (f"  [{why}]" if why else ""),
+        output.took(task, now), output.line(task),
     ]  # fmt: skip

@@ -1,21 +1,21 @@
-"""`orchestr8d submit`: hands a command over, from where and with what environment the caller has."""
+"""`orchestr8d submit`: hands a command or a prompt over, from where and with what environment the caller has."""
 
 from __future__ import annotations
 
 import os
 import re
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from orchestr8d.cli import common, exits, output
+from orchestr8d.cli import common, output
+from orchestr8d.cli.agent_options import agent_options, given, read_prompt, read_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from orchestr8d.client.answers import ApiError, Json
+    from orchestr8d.client.answers import Json
     from orchestr8d.client.sync import Client
 
 # What of the caller's environment goes with a command.
@@ -30,12 +30,14 @@ class _Submit(click.Command):
         return super().parse_args(ctx, ours)
 
     def collect_usage_pieces(self, ctx: click.Context) -> list[str]:
-        return ["[OPTIONS]", "(PROMPT | -- COMMAND...)"]
+        return ["[OPTIONS]", "(--agent NAME (PROMPT... | -) | -- COMMAND...)"]
 
 
 @click.command(cls=_Submit, epilog="Example: orchestr8d submit --follow -o timeout=10m -- make test")
 @click.argument("prompt", nargs=-1)
-@click.option("--agent", metavar="NAME", help="The agent to give PROMPT to.")
+@click.option("--agent", metavar="NAME", help="The agent to give PROMPT to: a name, or the path of its file.")
+@click.option("--prompt-file", "prompt_file", metavar="FILE", help="Read the prompt from there.")
+@agent_options
 @click.option(
     "-o",
     "--option",
@@ -62,31 +64,36 @@ class _Submit(click.Command):
 @click.option("--timeout", type=common.Seconds(), help="Stop waiting after this long, with exit code 124.")
 @common.json_option
 @click.pass_context
-def submit(ctx: click.Context, prompt: tuple[str, ...], agent: str | None, pairs: tuple[str, ...],
-           env: tuple[str, ...], clean_env: bool, cwd: Path | None, stdin: str | None, priority: str | None,
-           queue: str | None, wait: bool, follow: bool, timeout: float | None, as_json: bool) -> None:  # fmt: skip
-    """Hand over a command.
+def submit(ctx: click.Context, prompt: tuple[str, ...], agent: str | None, prompt_file: str | None,
+           pairs: tuple[str, ...], env: tuple[str, ...], clean_env: bool, cwd: Path | None, stdin: str | None,
+           priority: str | None, queue: str | None, wait: bool, follow: bool, timeout: float | None,
+           as_json: bool) -> None:  # fmt: skip
+    """Hand over a command, or a prompt for an agent.
 
-    Prints its task's id once that is safely stored. The command runs in the current directory, with PATH, HOME, LANG,
+    Prints its task's id once that is safely stored. It runs in the current directory, with PATH, HOME, LANG,
     LC_*, USER, TMPDIR, TZ, XDG_* and VIRTUAL_ENV of the caller. There is no shell, unless the command is one:
-    -- sh -c 'make && make install'.
+    -- sh -c 'make && make install'. A prompt that is - is read from stdin.
+
+    \b
+    orchestr8d submit --agent code-reviewer --follow "Review the last commit"
+    git diff | orchestr8d submit --agent code-reviewer --wait -
     """
     check_waiting(wait, follow, timeout, as_json)
-    options = common.parse_options(pairs)
+    options = common.parse_options(pairs) | given(ctx)
     if priority is not None:
         options["priority"] = common.whole_number(priority)
     if queue is not None:
         options["queue"] = queue
-    task = _subject(ctx, prompt, agent) | {
+    task = _subject(ctx.meta["command"], prompt, prompt_file, agent) | {
         "cwd": _directory(cwd),
         "env": environment(os.environ, env, clean_env),
-        "stdin": None if stdin is None else _read(stdin),
+        "stdin": None if stdin is None else read_text(stdin),
         "options": options,
     }
     _check_text(task)
     with common.connect() as client:
         common.resolve_dependencies(client, options)
-        answer = _send(client, task, prompt if agent is None else ())
+        answer = client.submit(**task)
         see_through(client, answer, wait, follow, timeout, as_json)
 
 
@@ -129,20 +136,31 @@ def _print(task_id: str, status: str) -> None:
     click.echo(f"{output.short(task_id)}  {output.paint(status)}" if output.on_terminal() else task_id)
 
 
-def _subject(ctx: click.Context, prompt: Sequence[str], agent: str | None) -> dict[str, Any]:
+def _subject(
+    command: list[str] | None, prompt: tuple[str, ...], prompt_file: str | None, agent: str | None
+) -> dict[str, Any]:
     """The command, or the agent and prompt."""
-    command: list[str] | None = ctx.meta["command"]
-    if command is None and not prompt and agent is None:
-        raise click.UsageError("nothing to submit: give a command after --, as in: orchestr8d submit -- make test")
     if command is not None:
-        if prompt:
-            raise click.UsageError(f"give a command or a prompt, not both ({prompt[0]!r} stands before the --)")
+        if prompt or prompt_file:
+            first = prompt[0] if prompt else f"--prompt-file {prompt_file}"
+            raise click.UsageError(f"give a command or a prompt, not both ({first!r} stands before the --)")
         if not command:
             raise click.UsageError("there is no command after the --")
-        return {"command": command, "agent": agent}
-    if len(prompt) > 1:
-        raise click.UsageError("a command goes after --, a prompt in quotes: orchestr8d submit -- " + " ".join(prompt))
-    return {"prompt": prompt[0] if prompt else None, "agent": agent}
+        if agent is not None:
+            raise click.UsageError("give a command or --agent with a prompt, not both")
+        return {"command": command}
+    if agent is not None:
+        said = read_prompt(prompt, prompt_file)
+        if said is None:
+            raise click.UsageError(f"say what {agent} shall do: orchestr8d submit --agent {agent} PROMPT")
+        return {"agent": agent, "prompt": said}
+    if not prompt and prompt_file is None:
+        raise click.UsageError(
+            "nothing to submit: give a command after --, as in: orchestr8d submit -- make test\n"
+            "or an agent with a prompt: orchestr8d submit --agent NAME PROMPT"
+        )
+    hint = f"; a command goes after --: orchestr8d submit -- {' '.join(prompt)}" if prompt else ""
+    raise click.UsageError(f"a prompt needs an agent: --agent NAME{hint}")
 
 
 def environment(caller: Mapping[str, str], asked: Sequence[str], clean: bool) -> dict[str, str]:
@@ -166,15 +184,6 @@ def _directory(cwd: Path | None) -> str:
         raise click.UsageError("the current directory no longer exists; give one with --cwd") from None
 
 
-def _read(name: str) -> str:
-    data = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
-    try:
-        return data.decode()
-    except UnicodeDecodeError as error:
-        source = "stdin" if name == "-" else name
-        raise click.UsageError(f"{source} is not UTF-8 text (byte {error.start}); tasks take text") from None
-
-
 def _is_text(value: str) -> bool:
     """False for what came from the system as bytes that are not UTF-8: JSON cannot carry those."""
     try:
@@ -186,23 +195,8 @@ def _is_text(value: str) -> bool:
 
 def _check_text(task: Mapping[str, Any]) -> None:
     words = [("the command", word) for word in task.get("command") or []]
+    words += [("the prompt", task["prompt"])] if "prompt" in task else []
     words += [("the directory", task["cwd"])] + [(f"-e {name}", value) for name, value in task["env"].items()]
     for where, text in words:
         if not _is_text(text):
             raise click.UsageError(f"{where} is not UTF-8 text: {output.printable(ascii(text))}")
-
-
-def _send(client: Client, task: Mapping[str, Any], prompt: Sequence[str]) -> Json:
-    from orchestr8d.client.answers import ApiError
-
-    try:
-        return client.submit(**task)
-    except ApiError as error:
-        if prompt and error.type == "not-available":
-            _hint(error, prompt)
-        raise
-
-
-def _hint(error: ApiError, prompt: Sequence[str]) -> None:
-    """Who forgot the `--` of a command should not have to look for it."""
-    exits.say(f"to run it as a command: orchestr8d submit -- {prompt[0]}")

@@ -122,10 +122,9 @@ class Board:
         return [self._row(task, now) for task in order[:ROWS]]
 
     def _row(self, task: Json, now: float) -> list[str]:
-        why = output.reasons(task) or (task.get("error") or {}).get("kind") or ""
         progress = bar(self._progress.get(task["id"]) or {}) if task["status"] in BUSY else ""
         cells = [output.short(task["id"]), task["status"], output.took(task, now), progress]
-        return [output.printable(cell) for cell in (*cells, output.what(task) + (f"  [{why}]" if why else ""))]
+        return [output.printable(cell) for cell in (*cells, output.line(task))]
 
 
 def bar(progress: Json, width: int = 10) -> str:

@@ -12,22 +12,31 @@ wrong is an `ApiError` (the daemon said no) or `NoDaemon` (nobody answered).
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from orchestr8d.client.answers import ApiError, ConnectionLost, NoDaemon
 from orchestr8d.client.discovery import Endpoint, find
-from orchestr8d.client.sync import Client
 
 if TYPE_CHECKING:
     from orchestr8d.client.aio import AsyncClient
+    from orchestr8d.client.functions import task_async
+    from orchestr8d.client.sync import Client
 
-__all__ = ["ApiError", "AsyncClient", "Client", "ConnectionLost", "Endpoint", "NoDaemon", "find"]
+__all__ = ["ApiError", "AsyncClient", "Client", "ConnectionLost", "Endpoint", "NoDaemon", "find", "task_async"]
 
 
-def __getattr__(name: str) -> type[AsyncClient]:
-    """AsyncClient comes when it is asked for: the command line has no use for asyncio and its import."""
-    if name != "AsyncClient":
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from orchestr8d.client.aio import AsyncClient
+def __getattr__(name: str) -> Any:
+    """The clients come when they are asked for: not everybody has a use for asyncio, or for HTTP, and their imports."""
+    if name == "Client":
+        from orchestr8d.client.sync import Client
 
-    return AsyncClient
+        return Client
+    if name == "AsyncClient":
+        from orchestr8d.client.aio import AsyncClient
+
+        return AsyncClient
+    if name == "task_async":
+        from orchestr8d.client.functions import task_async
+
+        return task_async
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

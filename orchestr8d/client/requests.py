@@ -75,6 +75,7 @@ class TaskQuery(TypedDict, total=False):
     """Filters of the list of tasks; all must match. `tail`: the last characters of an id."""
 
     status: Sequence[str]
+    agent: str | None
     tag: Sequence[str]
     queue: str | None
     user_id: str | None
@@ -103,9 +104,10 @@ def result(task_id: str) -> Request:
 
 
 class LogQuery(TypedDict, total=False):
-    """Which output: of the last attempt, or a named one; from byte `offset`, or the last `tail` lines."""
+    """Which output: of the last attempt, or a named one; from byte `offset`, or the last `tail` lines. `transcript` is
+    what an agent did, for people to read."""
 
-    stream: Literal["stdout", "stderr"]
+    stream: Literal["stdout", "stderr", "transcript"]
     attempt: int | None
     offset: int | None
     tail: int | None
@@ -129,6 +131,10 @@ def cancel(task_id: str, wait: bool = True) -> Request:
 
 def retry(task_id: str, key: str) -> Request:
     return _write("POST", f"/tasks/{_part(task_id)}/retry", {}, key=key)
+
+
+def continue_(task_id: str, prompt: str, options: Mapping[str, object] | None, key: str) -> Request:
+    return _write("POST", f"/tasks/{_part(task_id)}/continue", _given({"prompt": prompt, "options": options}), key=key)
 
 
 def edit(task_id: str, changes: Mapping[str, object]) -> Request:
@@ -169,8 +175,24 @@ def resume_queue(name: str) -> Request:
     return _write("POST", f"/queues/{_part(name)}/resume", {})
 
 
+def limits() -> Request:
+    return Request("GET", f"{API}/limits")
+
+
+def open_account(name: str) -> Request:
+    return _write("POST", f"/limits/{_part(name)}/open", {})
+
+
 def executors() -> Request:
     return Request("GET", f"{API}/executors", _query(limit=1000))
+
+
+def agents(cwd: str | None) -> Request:
+    return Request("GET", f"{API}/agents", _query(cwd=cwd, limit=1000))
+
+
+def agent(name: str, cwd: str | None) -> Request:
+    return Request("GET", f"{API}/agents/{_part(name)}", _query(cwd=cwd))
 
 
 def create_token(fields: Mapping[str, Any], key: str) -> Request:

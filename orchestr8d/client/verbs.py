@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Generic, TypeVar, Unpack
 
 from orchestr8d.client import requests
@@ -49,6 +50,30 @@ class Verbs(ABC, Generic[One, Many]):
         task = {"command": command, "cwd": cwd, "env": env, "stdin": stdin, "options": options}
         key = self._key(idempotency_key)
         return self._one(requests.submit({**task, "agent": agent, "prompt": prompt}, key))
+
+    def submit_agent(
+        self,
+        agent: str,
+        prompt: str,
+        *,
+        cwd: str | None = None,
+        env: Mapping[str, str] | None = None,
+        idempotency_key: str | None = None,
+        **options: object,
+    ) -> One:
+        """Gives `prompt` to an agent, in `cwd` (the caller's). Options of the task by their names: `model="opus"`."""
+        return self.submit(
+            agent=agent, prompt=prompt, cwd=cwd or str(Path.cwd()), env=env, options=options,
+            idempotency_key=idempotency_key,
+        )  # fmt: skip
+
+    def continue_(
+        self, task_id: str, prompt: str, options: Mapping[str, object] | None = None, *,
+        idempotency_key: str | None = None,
+    ) -> One:  # fmt: skip
+        """Says more to the agent of a task that has ended: a new task, in the same conversation. `options`: those that
+        shall differ. Answers like `submit`."""
+        return self._one(requests.continue_(task_id, prompt, options, self._key(idempotency_key)))
 
     def submit_many(self, tasks: Iterable[Mapping[str, object]], *, idempotency_key: str | None = None) -> Many:
         """Up to 1,000 tasks (documents as the API takes them), all or none; answers in the same order."""
@@ -110,8 +135,24 @@ class Verbs(ABC, Generic[One, Many]):
     def resume_queue(self, name: str) -> One:
         return self._one(requests.resume_queue(name))
 
+    def limits(self) -> One:
+        """What holds agents' tasks back: `{"accounts", "breaker", "budgets", "parked", "summary"}`."""
+        return self._one(requests.limits())
+
+    def open_account(self, name: str) -> One:
+        """Opens an account that is closed or limited; answers like `limits`."""
+        return self._one(requests.open_account(name))
+
     def executors(self) -> Many:
         return self._many(requests.executors(), "executors")
+
+    def agents(self, cwd: str | None = None) -> Many:
+        """The agents that a task in `cwd` can name, by id."""
+        return self._many(requests.agents(cwd), "agents")
+
+    def agent(self, name: str, cwd: str | None = None) -> One:
+        """What a name means to a task in `cwd`, and what of its file is `ignored`; ApiError 404 or 422."""
+        return self._one(requests.agent(name, cwd))
 
     def create_token(
         self,

@@ -7,8 +7,9 @@ from typing import Any, Literal
 
 import msgspec
 
+from orchestr8d.core import claims
 from orchestr8d.core.errors import Problem
-from orchestr8d.core.model import Attempt, Error, NewTask, Spec, Task
+from orchestr8d.core.model import Attempt, Error, NewTask, Spec, Task, WaitingFor
 from orchestr8d.core.states import BUSY, FINAL
 
 _SPEC = msgspec.json.Encoder()
@@ -89,9 +90,9 @@ def admit(new: NewTask, facts: Facts, task_id: str, seq: int, now: int) -> Admit
         seq, task_id, new.kind,
         "pending" if waits or cut_off else "queued",
         "concurrency_key" if queued_at is not None and new.concurrency_key is not None else None,
-        new.queue, new.priority,
+        None, new.queue, claims.lane(spec.agent), new.priority,
         0 if queued_at is None else rank(queued_at, new.priority, facts.head_start),
-        new.user_id, None, None, None, None, None, new.concurrency_key,
+        new.user_id, None if spec.agent is None else spec.agent.name, None, None, None, None, new.concurrency_key,
         new.unique_key, new.unique_key, new.retry_of, None, 0, 0, len(edges), 0, wake_at, is_delay,
         None if spec.deadline is None else now + round(spec.deadline * 1000),
         None, now, now, queued_at, None, None, None, None, None, None, _SPEC.encode(spec).decode(),
@@ -166,10 +167,27 @@ def finalise(task: Task, status: str, now: int, error: Error | None = None, **da
     return Change(
         task,
         {
-            "status": status, "completed_at": now, "hold": None, "unique_slot": None, "blockers": 0, "paused": 0,
-            "wake_at": None, "wake_is_delay": 0, "error": None if error is None else _SPEC.encode(error).decode(),
+            "status": status, "completed_at": now, "hold": None, "parked_for": None, "unique_slot": None, "blockers": 0,
+            "paused": 0, "wake_at": None, "wake_is_delay": 0,
+            "error": None if error is None else _SPEC.encode(error).decode(),
         },
         [Happened(f"task.{status}", said)],
+    )  # fmt: skip
+
+
+def park(task: Task, parked_for: str, reason: WaitingFor) -> Change:
+    """Out of the queue until what it waits for is there again; it keeps its place in the line."""
+    said = {"status": "parked", "kind": task.kind, "queue": task.queue, "waiting_for": [reason]}
+    return Change(
+        task, {"status": "parked", "parked_for": parked_for, "hold": None}, [Happened("task.parked", said)]
+    )  # fmt: skip
+
+
+def unpark(task: Task) -> Change:
+    """Back to its place in the queue."""
+    said = {"status": "queued", "kind": task.kind, "queue": task.queue, "reason": "unparked"}
+    return Change(
+        task, {"status": "queued", "parked_for": None, "hold": hold(task)}, [Happened("task.queued", said)]
     )  # fmt: skip
 
 
@@ -200,6 +218,7 @@ def start(task: Task, attempt: Attempt, now: int) -> Change:
         {
             "status": "running", "hold": None, "executor_id": attempt.executor_id, "attempt": attempt.number,
             "started_at": now if task.started_at is None else task.started_at, "progress": None,
+            "session_id": attempt.session_id,
         },
         [Happened("task.started", {
             "status": "running", "kind": task.kind, "queue": task.queue, "attempt": attempt.number,

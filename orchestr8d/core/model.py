@@ -29,8 +29,11 @@ class Backoff(msgspec.Struct, frozen=True):
 
 
 class Progress(msgspec.Struct, frozen=True, omit_defaults=True):
+    """`estimated_time_remaining` is in seconds."""
+
     percent: float | None = None
     current_step: str | None = None
+    estimated_time_remaining: float | None = None
 
 
 class Resources(msgspec.Struct, frozen=True):
@@ -42,10 +45,69 @@ class Resources(msgspec.Struct, frozen=True):
     max_rss_bytes: int
 
 
+PermissionMode = Literal["acceptEdits", "auto", "bypassPermissions", "default", "dontAsk", "manual", "plan"]
+
+
+class AgentSpec(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What was asked of an agent; None where the agent's definition or the configuration says it."""
+
+    name: str
+    model: str | None = None
+    max_turns: int | None = None
+    max_cost_usd: float | None = None
+    json_schema: dict[str, Any] | None = None
+    allowed_tools: list[str] | None = None
+    disallowed_tools: list[str] | None = None
+    permission_mode: PermissionMode | None = None
+    # A run in which something was denied may succeed all the same.
+    allow_denied: bool = False
+    account: str | None = None
+    # The task whose session is gone on with, in a session of its own that begins as a copy of `session_id`.
+    resume_from: str | None = None
+    session_id: str | None = None
+    isolation: Literal["none", "worktree"] = "none"
+    # A file, or its content.
+    mcp_config: str | dict[str, Any] | None = None
+    runner_args: list[str] = []
+
+
+class Usage(msgspec.Struct, frozen=True):
+    """What a model did for an attempt; on a task the sum over its attempts. Tokens, US dollars."""
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cache_read_tokens: int = 0
+    cache_creation_tokens: int = 0
+    cost_usd: float = 0.0
+    num_turns: int = 0
+    by_model: dict[str, dict[str, Any]] = {}
+
+
+class Worktree(msgspec.Struct, frozen=True):
+    """Where an isolated agent worked: a git worktree and its branch, with what it left there."""
+
+    path: str
+    branch: str
+    commits: list[str] = []
+    files_changed: list[str] = []
+
+
+class Session(msgspec.Struct, frozen=True):
+    """The conversation that an agent's attempt goes on with or begins: its id, whether an earlier attempt has begun it,
+    and what it had cost by then. `cap_usd` is what the attempt may spend; None: as much as it likes."""
+
+    id: str
+    begun: bool = False
+    spent_usd: float = 0.0
+    account: str = "default"
+    cap_usd: float | None = None
+
+
 class Spec(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What was asked for, stored as one JSON value. Later kinds of task add fields; nothing else needs to change."""
+    """What was asked for, stored as one JSON value: of a command, or of an agent with its prompt."""
 
     command: list[str] | None = None
+    agent: AgentSpec | None = None
     prompt: str | None = None
     cwd: str | None = None
     env: dict[str, str] = {}
@@ -91,7 +153,11 @@ class Task(msgspec.Struct):
     status: TaskStatus
     # What keeps a queued task from being claimed; None when it may be. Only 'concurrency_key' for now.
     hold: str | None
+    # What a parked task waits for: 'limit', or 'budget:NAME/KEY'.
+    parked_for: str | None
     queue: str
+    # Which accounts it may run on (core.claims): '' where it needs none.
+    lane: str
     priority: int
     rank: int
     user_id: str
@@ -151,13 +217,17 @@ class Attempt(msgspec.Struct):
     ended_at: int | None
     exit_code: int | None
     signal: str | None
+    # Of agents: the conversation, the account that it runs on, and what was set aside for it of budgets.
     session_id: str | None
+    account: str | None
+    cap_usd: float | None
     output_bytes: int | None
-    # JSON: Error, usage, Resources, list of paths.
+    # JSON: Error, Usage, Resources, list of paths, Worktree.
     error: str | None
     usage: str | None
     resources: str | None
     files_created: str | None
+    worktree: str | None
 
 
 class Queue(msgspec.Struct):

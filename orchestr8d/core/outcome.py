@@ -6,10 +6,10 @@ from typing import Any, Literal
 
 import msgspec
 
-from orchestr8d.core import admission, backoff
+from orchestr8d.core import admission, backoff, sessions
 from orchestr8d.core.admission import Change, Happened
 from orchestr8d.core.durations import iso
-from orchestr8d.core.model import Attempt, Error, Resources, Task
+from orchestr8d.core.model import Attempt, Error, Resources, Task, Usage, Worktree
 from orchestr8d.core.states import AttemptStatus
 
 # The rest would only fail again (contract, error.kind).
@@ -19,11 +19,26 @@ RETRIED = frozenset({"exit", "signal", "timeout", "stalled", "check", "lost", "o
 _JSON = msgspec.json.Encoder()
 
 
-class Outcome(msgspec.Struct, frozen=True, kw_only=True):
-    """What a runner returns, always. `interrupted` spends no retry: it was the daemon's doing, not the task's."""
+class Limited(msgspec.Struct, frozen=True):
+    """What a run came up against that is not its own doing and that others will come up against too.
 
-    status: Literal["completed", "failed", "cancelled", "interrupted"]
+    `limit`: the account is used up, until `until` (wall-clock ms; None: the provider did not say); `overload`: the
+    provider is; `auth`, `billing`: the account is refused; `budget`: what was set aside for the run is spent.
+    """
+
+    kind: Literal["limit", "overload", "auth", "billing", "budget"]
+    account: str
+    until: int | None = None
+    reason: str = ""
+
+
+class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+    """What a runner returns, always. `interrupted` spends no retry: it was the daemon's doing, not the task's. `parked`
+    spends none either: the task waits until what it is `limited` by has passed."""
+
+    status: Literal["completed", "failed", "cancelled", "interrupted", "parked"]
     error: Error | None = None
+    limited: Limited | None = None
     exit_code: int | None = None
     signal: str | None = None
     result_type: Literal["text", "json", "file", "summary", "notification"] | None = None
@@ -32,6 +47,8 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     resources: Resources | None = None
     output_bytes: int | None = None
     files_created: list[str] = []
+    usage: Usage | None = None
+    worktree: Worktree | None = None
 
 
 def failed(kind: str, message: str, **more: object) -> Outcome:
@@ -46,8 +63,28 @@ class Settled(msgspec.Struct):
     attempt_error: Error | None
 
 
-def settle(task: Task, attempt: Attempt, outcome: Outcome, now: int, draw: float) -> Settled:
-    """The end of `attempt`, of a running `task`; `draw` is a random number in [0, 1) for the backoff's jitter."""
+def settle(
+    task: Task, attempt: Attempt, outcome: Outcome, now: int, draw: float, short_of: str | None = None
+) -> Settled:
+    """The end of `attempt`, of a running `task`; `draw` is a random number in [0, 1) for the backoff's jitter.
+    `short_of` is the budget (a `parked_for`) that bounded what it might spend."""
+    usage = sessions.read_usage(task.usage)
+    if outcome.usage is not None:
+        usage = sessions.total(usage, outcome.usage)
+    if outcome.status == "parked" and outcome.limited is not None and outcome.limited.kind == "budget":
+        agent = task.read_spec().agent
+        own = None if agent is None else agent.max_cost_usd
+        if short_of is None or (own is not None and usage.cost_usd >= own):
+            # No waiting brings its own maximum back.
+            error = outcome.error or Error("budget", outcome.limited.reason or "its own max_cost_usd is spent")
+            outcome = msgspec.structs.replace(outcome, status="failed", error=error)
+    settled = _settle(task, attempt, outcome, now, draw, short_of)
+    if outcome.usage is not None:
+        settled.change.set["usage"] = _JSON.encode(usage).decode()
+    return settled
+
+
+def _settle(task: Task, attempt: Attempt, outcome: Outcome, now: int, draw: float, short_of: str | None) -> Settled:
     said: dict[str, Any] = {
         "attempt": attempt.number, "attempt_id": attempt.id, "executor_id": attempt.executor_id,
         "exit_code": outcome.exit_code, "signal": outcome.signal,
@@ -67,6 +104,13 @@ def settle(task: Task, attempt: Attempt, outcome: Outcome, now: int, draw: float
             Happened("task.queued", {"status": "queued", "reason": "interrupted", "kind": task.kind,
                                      "queue": task.queue, **said})])  # fmt: skip
         return Settled(change, "interrupted", outcome.error)
+    if outcome.status == "parked" and outcome.limited is not None:
+        # It keeps its rank too: when the limit is over, those that came first go first.
+        parked_for = short_of if outcome.limited.kind == "budget" else "limit"
+        change = Change(task, {"status": "parked", "parked_for": parked_for, "executor_id": None}, [
+            Happened("task.parked", {"status": "parked", "kind": task.kind, "queue": task.queue,
+                                     "limited": outcome.limited, **said})])  # fmt: skip
+        return Settled(change, "parked", outcome.error)
     error = outcome.error or Error("crashed", "the runner gave no reason")
     wait = retry_after(task, error, now, draw)
     if wait is not None:

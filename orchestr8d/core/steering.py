@@ -1,4 +1,4 @@
-"""What a person may do with a task that exists: cancel, pause, resume, edit, retry. Each is a change, or a Problem."""
+"""What a person may do with a task: cancel, pause, resume, edit, retry, go on. Each is a change, or a Problem."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from typing import Any, Final
 
 import msgspec
 
-from orchestr8d.core import admission
+from orchestr8d.core import admission, claims
 from orchestr8d.core.admission import Change, Facts, Happened
 from orchestr8d.core.errors import Problem
-from orchestr8d.core.model import NewTask, Progress, Task
+from orchestr8d.core.model import NewTask, Progress, Spec, Task
 from orchestr8d.core.states import BUSY, FINAL, WAITING
 
 # What an attempt is started with, of a task's spec.
@@ -56,11 +56,14 @@ def edit(task: Task, new: NewTask, facts: Facts, now: int) -> Change:
         used += ["run_at"] if moved else []
         if used:
             raise Problem("conflict", f"task {task.id} has run already: {', '.join(used)} can no longer be changed")
+    if moved and task.status == "parked":
+        raise Problem("conflict", f"task {task.id} is parked: its time came already")
     if new.queue != task.queue:
         admission.check_depth(new.queue, facts)
     last_queued_at, head_start = facts.last_queued_at, facts.head_start
     change: dict[str, Any] = {
-        "spec": admission.encode_spec(new.spec), "queue": new.queue, "priority": new.priority,
+        "spec": admission.encode_spec(new.spec), "queue": new.queue, "lane": claims.lane(new.spec.agent),
+        "priority": new.priority,
         "concurrency_key": new.concurrency_key,
         "deadline_at": task.deadline_at if new.spec.deadline == old.spec.deadline else
         None if new.spec.deadline is None else task.created_at + round(new.spec.deadline * 1000),
@@ -94,6 +97,31 @@ def retry(task: Task, statuses: dict[str, str]) -> NewTask:
     new.run_at = None
     new.retry_of = task.id
     return new
+
+
+def go_on(source: Task, prompt: str) -> NewTask:
+    """The new task that says `prompt` to the agent of `source`, in the conversation and the setting of that one."""
+    spec = source.read_spec()
+    if spec.agent is not None:
+        # Its title and what it waited for were about what was asked then.
+        agent = msgspec.structs.replace(spec.agent, resume_from=source.id)
+        spec = msgspec.structs.replace(spec, agent=agent, prompt=prompt, title=None, depends_on=[])
+    new = admission.as_new(source)
+    new.spec = resumed(spec, source)
+    new.run_at = None
+    return new
+
+
+def resumed(spec: Spec, source: Task) -> Spec:
+    """What was asked of an agent, as it goes on with the conversation of the task `source`. Raises Problem."""
+    if spec.agent is None or source.agent is None:
+        raise Problem("conflict", f"task {source.id} is a command: only an agent's task can be gone on with")
+    if source.status not in FINAL:
+        raise Problem("conflict", f"task {source.id} is {source.status}: it can be gone on with when it has ended")
+    if source.session_id is None:
+        raise Problem("conflict", f"task {source.id} has no conversation to go on with: it never ran")
+    agent = msgspec.structs.replace(spec.agent, resume_from=source.id, session_id=source.session_id)
+    return msgspec.structs.replace(spec, agent=agent)
 
 
 def progress(task: Task, attempt_id: str, said: Progress) -> Change:

@@ -1,43 +1,22 @@
-"""What a submit may say, as the types that decode it, and the step from there to a NewTask: all faults at once."""
+"""From what a submit says to a NewTask: all that its types cannot check, all faults at once."""
 
 from __future__ import annotations
 
 import fnmatch
 import re
 from collections.abc import Collection
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import msgspec
-from msgspec import UNSET, Meta, Struct, UnsetType
+from msgspec import UNSET, Struct
 
 from orchestr8d.core import durations, patterns
-from orchestr8d.core.errors import Fault, enough, refuse
-from orchestr8d.core.model import PRIORITIES, Backoff, NewTask, Spec
+from orchestr8d.core.errors import Fault, did_you_mean, enough, refuse
+from orchestr8d.core.model import PRIORITIES, AgentSpec, Backoff, NewTask, Spec
+from orchestr8d.core.task_input import AGENT_OPTIONS, BackoffIn, Options, OptionsPatch, TaskIn, TaskPatch
 
-# A string or number with the meaning of a duration; the pattern stands in the OpenAPI document.
-_EXPECTED = 'seconds as a number, or a duration like "90s", "15m", "2h", "3d", up to 100,000 days'
-Duration = (
-    Annotated[str, patterns.whole(patterns.DURATION, _EXPECTED)]
-    | Annotated[float, Meta(ge=0, le=durations.MAX_SECONDS)]
-)
-Name = Annotated[
-    str, patterns.whole(patterns.NAME, "1 to 128 letters, digits or _.:@- that begin with a letter or digit")
-]
-Key = Annotated[str, Meta(min_length=1, max_length=512)]
-Argv = Annotated[list[str], Meta(min_length=1, max_length=10_000)]
-Env = Annotated[dict[str, str], Meta(max_length=10_000)]
-Priority = Literal["critical", "high", "normal", "low"] | Annotated[int, Meta(ge=-100, le=100)]
-
-# Fields of capabilities that this version does not have: 422 `not-available`, by path from the task.
-LATER: frozenset[str] = frozenset(
-    ["agent", "prompt", "workflow_id"]
-    + [f"options.{o}" for o in (
-        "on_completion", "callback_url", "callback_method", "model", "max_turns", "max_cost_usd", "json_schema",
-        "allowed_tools", "disallowed_tools", "permission_mode", "allow_denied", "account", "resume_from", "isolation",
-        "mcp_config", "runner_args")]
-)  # fmt: skip
-LATER_VALUES = {"options.on_failure": "callback"}
-
+# Retries where the task does not say: an agent may do better another time, a command's exit code is an answer.
+AGENT_RETRIES = 3
 # execve's own limits on Linux: one string, and all strings together (a quarter of the 8 MB stack).
 MAX_ARG = 128 * 1024 - 1
 MAX_ARGS = 1_800_000
@@ -47,84 +26,12 @@ _ENV_NAMES = re.compile(rf"(?:{patterns.ENV_NAME}\0)*")
 _ENV_NAME = re.compile(patterns.ENV_NAME)
 
 
-class BackoffIn(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    kind: Literal["exponential", "linear", "fixed"] = "exponential"
-    base: Duration = 1.0
-    cap: Duration = 3600.0
-    jitter: bool = True
+class AgentRules(Struct, frozen=True):
+    """Why no agent can run here, and why none may bypass permissions (None: it may); the accounts that there are."""
 
-
-class Options(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """Options of a task; see docs/tasks.md."""
-
-    priority: Priority = "normal"
-    timeout: Duration | None = None
-    deadline: Duration | None = None
-    stall_timeout: Duration | None = None
-    max_retries: Annotated[int, Meta(ge=0)] | None = None
-    retry_backoff: Literal["exponential", "linear", "fixed"] | BackoffIn = "exponential"
-    on_failure: Literal["retry", "fail"] = "retry"
-    run_at: str | None = None
-    delay: Duration | None = None
-    unique_key: Key | None = None
-    on_conflict: Literal["reject", "existing", "replace"] = "reject"
-    concurrency_key: Key | None = None
-    queue: Name = "default"
-    depends_on: Annotated[list[str], Meta(max_length=1000)] = []
-    allow_failed: bool = False
-    check: Argv | None = None
-    tags: Annotated[list[Key], Meta(max_length=100)] = []
-    metadata: dict[str, Any] = {}
-    user_id: Key | None = None
-    title: Annotated[str, Meta(max_length=1000)] | None = None
-
-
-class TaskIn(Struct, forbid_unknown_fields=True, omit_defaults=True):
-    """A task to run: a command as argv (no shell unless it is `["sh", "-c", …]`)."""
-
-    command: Argv
-    cwd: str | None = None
-    env: Env = {}
-    stdin: str | None = None
-    options: Options = Options()
-
-
-class Batch(Struct, forbid_unknown_fields=True):
-    """Up to 1,000 tasks, all or none."""
-
-    tasks: Annotated[list[TaskIn], Meta(min_length=1, max_length=1000)]
-
-
-class OptionsPatch(Struct, forbid_unknown_fields=True, omit_defaults=True):
-    """Any option that is not yet used; what is absent stays."""
-
-    priority: Priority | UnsetType = UNSET
-    timeout: Duration | UnsetType | None = UNSET
-    deadline: Duration | UnsetType | None = UNSET
-    stall_timeout: Duration | UnsetType | None = UNSET
-    max_retries: Annotated[int, Meta(ge=0)] | UnsetType = UNSET
-    retry_backoff: Literal["exponential", "linear", "fixed"] | BackoffIn | UnsetType = UNSET
-    on_failure: Literal["retry", "fail"] | UnsetType = UNSET
-    run_at: str | UnsetType | None = UNSET
-    delay: Duration | UnsetType | None = UNSET
-    concurrency_key: Key | UnsetType | None = UNSET
-    queue: Name | UnsetType = UNSET
-    allow_failed: bool | UnsetType = UNSET
-    check: Argv | UnsetType | None = UNSET
-    tags: Annotated[list[Key], Meta(max_length=100)] | UnsetType = UNSET
-    metadata: dict[str, Any] | UnsetType = UNSET
-    title: Annotated[str, Meta(max_length=1000)] | UnsetType | None = UNSET
-
-
-class TaskPatch(Struct, forbid_unknown_fields=True, omit_defaults=True):
-    """Changes to a task that has not started."""
-
-    command: Argv | UnsetType = UNSET
-    cwd: str | UnsetType | None = UNSET
-    env: Env | UnsetType = UNSET
-    stdin: str | UnsetType | None = UNSET
-    priority: Priority | UnsetType = UNSET
-    options: OptionsPatch | UnsetType = UNSET
+    off: str | None = None
+    no_bypass: str | None = None
+    accounts: tuple[str, ...] = ()
 
 
 class Policy(Struct, frozen=True):
@@ -134,6 +41,7 @@ class Policy(Struct, frozen=True):
     allow: tuple[str, ...] = ("*",)
     user_id: str = "local"
     home: str = "/"
+    agents: AgentRules = AgentRules()
 
 
 def _seconds(value: str | float | None) -> float | None:
@@ -158,7 +66,9 @@ def check(task: TaskIn | TaskPatch, policy: Policy, faults: list[Fault], at: str
     """Adds what the types cannot say to `faults`, with paths that begin with `at`. UNSET stands for what a patch leaves
     out, and for what is wrong already (core.decode)."""
     o = task.options if task.options is not UNSET else OptionsPatch()
-    if task.command is not UNSET:
+    if isinstance(task, TaskIn):
+        _check_kind(task, faults, at)
+    if task.command is not UNSET and task.command is not None:
         _check_argv(task.command, f"{at}command", policy, faults)
     if task.env is not UNSET:
         _check_env(task.env, f"{at}env", faults)
@@ -175,11 +85,48 @@ def check(task: TaskIn | TaskPatch, policy: Policy, faults: list[Fault], at: str
             durations.parse_time(o.run_at)
         except ValueError as e:
             faults.append(Fault(f"{at}options.run_at", str(e)))
-    if o.metadata is not UNSET and _is_deeper(o.metadata, MAX_DEPTH):
-        faults.append(Fault(f"{at}options.metadata", f"nested more than {MAX_DEPTH} levels deep"))
+    for name in ("metadata", "json_schema", "mcp_config"):
+        value = getattr(o, name)
+        if isinstance(value, dict) and _is_deeper(value, MAX_DEPTH):
+            faults.append(Fault(f"{at}options.{name}", f"nested more than {MAX_DEPTH} levels deep"))
+    _check_agent_options(o, policy, faults, at)
     for name in ("title", "unique_key"):
         text = getattr(o, name, None)  # no patch knows unique_key
         if isinstance(text, str) and "\0" in text:
+            faults.append(Fault(f"{at}options.{name}", "must not contain NUL"))
+
+
+def _check_kind(task: TaskIn, faults: list[Fault], at: str) -> None:
+    """Adds what does not go together. What is UNSET was given, though wrong."""
+    o = task.options or Options()  # UNSET when wrong
+    if task.command is not None and task.agent is not None:
+        faults.append(Fault(f"{at}agent", "give a command or an agent, not both"))
+    elif task.agent is not None:
+        if task.prompt is None:
+            faults.append(Fault(f"{at}prompt", "required with an agent, but missing"))
+        if task.stdin is not None:
+            faults.append(Fault(f"{at}stdin", "only for commands: an agent reads its prompt"))
+    elif task.command is not None:
+        if task.prompt is not None:
+            faults.append(Fault(f"{at}prompt", "only for agents; name one as `agent`"))
+        for name in AGENT_OPTIONS:
+            if getattr(o, name) is not None:
+                faults.append(Fault(f"{at}options.{name}", "only for agents"))
+    else:
+        faults.append(Fault(f"{at}command", "give a command (argv), or an agent with its prompt"))
+
+
+def _check_agent_options(o: Options | OptionsPatch, policy: Policy, faults: list[Fault], at: str) -> None:
+    if o.permission_mode == "bypassPermissions" and policy.agents.no_bypass is not None:
+        faults.append(Fault(f"{at}options.permission_mode", policy.agents.no_bypass, "unprocessable"))
+    if isinstance(o.account, str) and o.account not in policy.agents.accounts:
+        message = f"there is no such account in [claude.accounts]{did_you_mean(o.account, policy.agents.accounts)}"
+        faults.append(Fault(f"{at}options.account", message, "unprocessable"))
+    if isinstance(o.mcp_config, str) and not o.mcp_config.startswith("/"):
+        faults.append(Fault(f"{at}options.mcp_config", "must be the absolute path of a file, or its content"))
+    for name in ("allowed_tools", "disallowed_tools", "runner_args", "mcp_config"):
+        words = getattr(o, name)
+        if isinstance(words, (list, str)) and any("\0" in word for word in words):
             faults.append(Fault(f"{at}options.{name}", "must not contain NUL"))
 
 
@@ -195,20 +142,32 @@ def new_task(task: TaskIn, policy: Policy, faults: list[Fault], at: str = "") ->
     o = task.options
     before = len(faults)
     check(task, policy, faults, at)
+    if task.agent is not None and policy.agents.off is not None:
+        faults.append(Fault(f"{at}agent", policy.agents.off, "unprocessable"))
     if len(faults) > before:
         return None
+    agent = None if task.agent is None else _agent(task.agent, o)
+    retries = min(AGENT_RETRIES if agent is not None else 0, policy.max_retries)
     spec = Spec(
-        command=task.command, cwd=task.cwd or policy.home, env=task.env, stdin=task.stdin, title=o.title,
+        command=task.command, agent=agent, prompt=task.prompt, cwd=task.cwd or policy.home, env=task.env,
+        stdin=task.stdin, title=o.title,
         timeout=_seconds(o.timeout), deadline=_seconds(o.deadline), stall_timeout=_seconds(o.stall_timeout),
-        max_retries=o.max_retries or 0, backoff=_backoff(o.retry_backoff), on_failure=o.on_failure,
+        max_retries=retries if o.max_retries is None else o.max_retries,
+        backoff=_backoff(o.retry_backoff), on_failure=o.on_failure,
         depends_on=list(dict.fromkeys(o.depends_on)), allow_failed=o.allow_failed, check=o.check,
         tags=list(dict.fromkeys(o.tags)), metadata=o.metadata,
     )  # fmt: skip
     return NewTask(
-        spec=spec, queue=o.queue, priority=priority(o.priority), user_id=o.user_id or policy.user_id,
+        spec=spec, kind="command" if agent is None else "claude", queue=o.queue, priority=priority(o.priority),
+        user_id=o.user_id or policy.user_id,
         concurrency_key=o.concurrency_key, unique_key=o.unique_key, on_conflict=o.on_conflict,
         run_at=_time(o.run_at), delay=_seconds(o.delay), at=at,
     )  # fmt: skip
+
+
+def _agent(name: str, o: Options) -> AgentSpec:
+    given = {option: value for option in AGENT_OPTIONS if (value := getattr(o, option)) is not None}
+    return AgentSpec(name, **given)
 
 
 def _check_program(argv: list[str], path: str, policy: Policy, faults: list[Fault]) -> None:
@@ -287,11 +246,17 @@ def patched(new: NewTask, patch: TaskPatch, policy: Policy) -> NewTask:
     """The task with `patch` applied. Raises Problem with all faults."""
     faults: list[Fault] = []
     check(patch, policy, faults)
+    o = patch.options if patch.options is not UNSET else OptionsPatch()
+    _check_patched_kind(new.spec, patch, o, faults)
     refuse(faults)
     spec: dict[str, Any] = {}
     head: dict[str, Any] = {}
-    o = patch.options if patch.options is not UNSET else OptionsPatch()
-    for name in ("command", "env", "stdin"):
+    given = {name: value for name in AGENT_OPTIONS if (value := getattr(o, name, UNSET)) is not UNSET}
+    if given and new.spec.agent is not None:
+        defaults = AgentSpec(new.spec.agent.name)
+        given = {name: getattr(defaults, name) if value is None else value for name, value in given.items()}
+        spec["agent"] = msgspec.structs.replace(new.spec.agent, **given)
+    for name in ("command", "prompt", "env", "stdin"):
         if (value := getattr(patch, name)) is not UNSET:
             spec[name] = value
     if patch.cwd is not UNSET:
@@ -314,3 +279,14 @@ def patched(new: NewTask, patch: TaskPatch, policy: Policy) -> NewTask:
         head["run_at"] = None if o.run_at is UNSET else _time(o.run_at)
         head["delay"] = None if o.delay is UNSET else _seconds(o.delay)
     return msgspec.structs.replace(new, spec=msgspec.structs.replace(new.spec, **spec), **head)
+
+
+def _check_patched_kind(spec: Spec, patch: TaskPatch, o: OptionsPatch, faults: list[Fault]) -> None:
+    """Adds what the task's kind does not have: that never changes."""
+    if spec.agent is not None:
+        wrong = [name for name in ("command", "stdin") if getattr(patch, name) is not UNSET]
+        faults += [Fault(name, "only for commands, and this is an agent's task") for name in wrong]
+        return
+    wrong = ["prompt"] if patch.prompt is not UNSET else []
+    wrong += [f"options.{name}" for name in AGENT_OPTIONS if getattr(o, name, UNSET) is not UNSET]
+    faults += [Fault(name, "only for agents, and this is a command") for name in wrong]

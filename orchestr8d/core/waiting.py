@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from orchestr8d.core import budgets
 from orchestr8d.core.durations import iso
 from orchestr8d.core.model import Queue, Task, WaitingFor
 
@@ -15,6 +16,8 @@ class Why(msgspec.Struct):
     unique: list[str] = []
     key_holder: str | None = None
     queue: Queue | None = None
+    # Why no account lets it through.
+    limit: WaitingFor | None = None
     now: int = 0
 
 
@@ -26,7 +29,18 @@ def waiting_for(task: Task, why: Why) -> list[WaitingFor]:
         return _pending(task, why)
     if task.status == "queued":
         return _queued(task, why)
+    if task.status == "parked":
+        return _parked(task, why)
     return []
+
+
+def _parked(task: Task, why: Why) -> list[WaitingFor]:
+    if task.parked_for is None:
+        return [WaitingFor("answer")]
+    if task.parked_for.startswith("budget:"):
+        return [WaitingFor("budget", name=budgets.name_of(task.parked_for))]
+    # Its account is open again: it is queued within a step or two.
+    return [why.limit or WaitingFor("slot")]
 
 
 def _pending(task: Task, why: Why) -> list[WaitingFor]:
@@ -49,4 +63,6 @@ def _queued(task: Task, why: Why) -> list[WaitingFor]:
         reasons.append(WaitingFor("queue", name=task.queue, until=iso(queue.open_at)))
     if task.hold == "concurrency_key":
         reasons.append(WaitingFor("concurrency_key", name=task.concurrency_key, id=why.key_holder))
+    if why.limit is not None:
+        reasons.append(why.limit)
     return reasons or [WaitingFor("slot")]

@@ -48,6 +48,16 @@ class Files:
         """Tells that the command was to be ended by the daemon's doing."""
         return f"{self.base}.interrupted"
 
+    @property
+    def agents(self) -> str:
+        """The definition of the agent that the attempt runs under."""
+        return f"{self.base}.agents.json"
+
+    @property
+    def mcp(self) -> str:
+        """The MCP servers that its task brought."""
+        return f"{self.base}.mcp.json"
+
     def step(self, name: str) -> Files:
         """Those of a further step of the attempt."""
         return Files(f"{self.base}.{name}")
@@ -56,6 +66,7 @@ class Files:
         """Every path that may be the attempt's, its check's too."""
         for files in (self, self.step(CHECK)):
             yield from (files.exit, files.stdin, files.stdout, files.stderr, files.interrupted)
+        yield from (self.agents, self.mcp)
 
 
 def attempt_files(root: Path, attempt_id: str) -> Files:

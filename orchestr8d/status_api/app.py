@@ -8,8 +8,11 @@ from typing import Any
 from aiohttp import web
 
 from orchestr8d.status_api import (
+    agents,
     events,
     executors,
+    hooks,
+    limits,
     logs,
     operations,
     queues,
@@ -30,7 +33,9 @@ __all__ = ["Pool", "Route", "Services", "Waits", "create_app", "table"]
 
 # After a refused body what still arrives is read and thrown away for so many seconds, so that the answer is seen.
 _LINGER = 1.0
-_RESOURCES = (submit, tasks, watch, steering, logs, events, queues, executors, tokens, operations)
+_RESOURCES = (
+    submit, tasks, watch, steering, logs, events, hooks, queues, limits, executors, agents, tokens, operations,
+)  # fmt: skip
 
 
 def table(version: str) -> tuple[Route, ...]:

@@ -18,6 +18,7 @@ from orchestr8d.processes.files import open_regular, read
 from orchestr8d.status_api import respond, views
 from orchestr8d.status_api.route import Call, Media, Route
 from orchestr8d.status_api.services import Services
+from orchestr8d.transcript import Transcript
 
 PIECE: Final = 256 * 1024
 # How often a file that somebody follows is looked at, in seconds: nothing tells that a child wrote to it.
@@ -29,7 +30,8 @@ _BYTES: Final = "application/octet-stream"
 class Wanted(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Which output, from where on."""
 
-    stream: Literal["stdout", "stderr"] = "stdout"
+    # `transcript`: an agent's stdout as text for people; offset and tail count in that text.
+    stream: Literal["stdout", "stderr", "transcript"] = "stdout"
     # The number of the attempt; the last one by default.
     attempt: Annotated[int, msgspec.Meta(ge=1, le=2**31)] | None = None
     # From this byte on.
@@ -55,6 +57,53 @@ class Output:
 
     async def to_last_lines(self, lines: int) -> None:
         self.position = await asyncio.to_thread(_start_of_last_lines, self._path, lines)
+
+    async def last(self) -> bytes:
+        """What is left when nothing more will be written."""
+        return b""
+
+
+class Rendered:
+    """A `transcript` of such a file. It is made from the beginning each time; up to `position` it is left out."""
+
+    def __init__(self, path: str, position: int, ended: bool) -> None:
+        self._path = path
+        self._from = position
+        self._ended = ended
+        self._begin()
+
+    def _begin(self) -> None:
+        self._raw = Output(self._path)
+        self._transcript = Transcript()
+        self._skip, self._skip_lines = self._from, 0
+
+    async def piece(self) -> bytes:
+        while data := await self._raw.piece():
+            if text := self._after(await asyncio.to_thread(self._transcript.feed, data)):
+                return text
+        return b""
+
+    async def last(self) -> bytes:
+        return self._after(self._transcript.end())
+
+    def _after(self, text: bytes) -> bytes:
+        """What of the text is wanted."""
+        start = min(self._skip, len(text))
+        self._skip -= start
+        while self._skip_lines and start < len(text):
+            start = text.index(b"\n", start) + 1  # a text ends with its line
+            self._skip_lines -= 1
+        return text[start:]
+
+    async def to_last_lines(self, lines: int) -> None:
+        """By counting them first: no more than a piece of the text is ever held."""
+        count = 0
+        while data := await self.piece():
+            count += data.count(b"\n")
+        if self._ended:
+            count += (await self.last()).count(b"\n")
+        self._begin()
+        self._skip_lines = max(0, count - lines)
 
 
 def _start_of_last_lines(path: str, lines: int) -> int:
@@ -98,6 +147,8 @@ async def logs(services: Services, call: Call) -> web.StreamResponse:
     if wanted.offset is not None and wanted.tail is not None:
         refuse([Fault("tail", "give offset or tail, not both")])
     task = await services.store.task(call.path("id"))
+    if wanted.stream == "transcript" and task.agent is None:
+        raise Problem("unprocessable", f"task {task.id} is a command: only an agent's task has a transcript")
     attempt = _pick(await services.store.attempts(task.id), wanted.attempt)
     response = web.StreamResponse(headers={"Content-Type": _TEXT, **respond.HEADERS})
     await response.prepare(call.request)
@@ -105,16 +156,20 @@ async def logs(services: Services, call: Call) -> web.StreamResponse:
     if wanted.follow:
         await follower.follow(attempt)
     elif attempt is not None:
-        await follower.copy(await follower.output(attempt))
+        await follower.copy(await follower.output(attempt), attempt.status != "running")
     await response.write_eof()
     return response
 
 
-async def _copy(services: Services, request: web.Request, output: Output, response: web.StreamResponse) -> None:
+async def _copy(
+    services: Services, request: web.Request, output: Output | Rendered, response: web.StreamResponse, ended: bool
+) -> None:
     """What there is of an output; broken off when the daemon drains, whether or not the client reads."""
     try:
         async with services.waits.breakable():
             while data := await output.piece():
+                await response.write(data)
+            if ended and (data := await output.last()):
                 await response.write(data)
     except TimeoutError:
         raise respond.drop(request) from None
@@ -130,18 +185,20 @@ class _Follower:
         self._wanted: Wanted = call.query
         self._response = response
 
-    async def output(self, attempt: model.Attempt) -> Output:
-        output = Output(self._path(attempt), self._wanted.offset or 0)
+    async def output(self, attempt: model.Attempt) -> Output | Rendered:
+        output = self._from(attempt, self._wanted.offset or 0)
         if self._wanted.tail is not None:
             await output.to_last_lines(self._wanted.tail)
         return output
 
-    def _path(self, attempt: model.Attempt) -> str:
+    def _from(self, attempt: model.Attempt, position: int = 0) -> Output | Rendered:
         files = self._services.attempt_files(attempt.id)
-        return files.stdout if self._wanted.stream == "stdout" else files.stderr
+        if self._wanted.stream == "transcript":
+            return Rendered(files.stdout, position, attempt.status != "running")
+        return Output(files.stdout if self._wanted.stream == "stdout" else files.stderr, position)
 
-    async def copy(self, output: Output) -> None:
-        await _copy(self._services, self._request, output, self._response)
+    async def copy(self, output: Output | Rendered, ended: bool) -> None:
+        await _copy(self._services, self._request, output, self._response, ended)
 
     async def follow(self, attempt: model.Attempt | None) -> None:
         """Until the end; from one attempt to the next when no certain one was asked for."""
@@ -155,10 +212,10 @@ class _Follower:
                 if told:
                     over, following = await self._standing(attempt)
                 if output is not None:
-                    await self.copy(output)
+                    await self.copy(output, over or following is not None)
                 if following is not None:
                     attempt = following
-                    output = Output(self._path(attempt))
+                    output = self._from(attempt)
                     continue
                 if over:
                     return
@@ -185,17 +242,26 @@ async def file(services: Services, call: Call) -> web.StreamResponse:
     """A file that a task made. Only what its runner named is served, and only from inside its directory."""
     task = await services.store.task(call.path("id"))
     name = call.path("path")
-    named = any(name in views.files_created(attempt) for attempt in await services.store.attempts(task.id))
+    named = [one for one in await services.store.attempts(task.id) if name in views.files_created(one)]
     cwd = task.read_spec().cwd
-    path = await asyncio.to_thread(_inside, Path(cwd), name) if named and cwd is not None else None
+    path = await asyncio.to_thread(_made, named[-1], Path(cwd), name) if named and cwd is not None else None
     if path is None:
         raise Problem("not-found", f"task {task.id} made no file {name!r}")
     headers = {"Content-Type": _BYTES, "Content-Disposition": "attachment", **respond.HEADERS}
     response = web.StreamResponse(headers=headers)
     await response.prepare(call.request)
-    await _copy(services, call.request, Output(str(path)), response)
+    await _copy(services, call.request, Output(str(path)), response, True)
     await response.write_eof()
     return response
+
+
+def _made(attempt: model.Attempt, cwd: Path, name: str) -> Path | None:
+    """A file that an attempt made in `cwd`, or in the directory of its worktree that stands for it."""
+    worktree = views.worktree(attempt)
+    if worktree is not None:
+        top = next((place for place in (cwd, *cwd.parents) if (place / ".git").exists()), cwd)
+        cwd = Path(worktree.path) / cwd.relative_to(top)
+    return _inside(cwd, name)
 
 
 def _inside(directory: Path, name: str) -> Path | None:
@@ -211,8 +277,7 @@ def _inside(directory: Path, name: str) -> Path | None:
 ROUTES = (
     Route(
         "GET", "/api/v1/tasks/{id}/logs", logs, "The output of a task", "read",
-        {200: Media(_TEXT, "The bytes as they were written")}, (422,), query=Wanted, inside="own",
-        later=frozenset({"stream=transcript"}),
+        {200: Media(_TEXT, "The bytes as they were written, or a transcript")}, (422,), query=Wanted, inside="own",
     ),
     Route(
         "GET", "/api/v1/tasks/{id}/files/{path:.+}", file, "A file named in `files_created`", "read",

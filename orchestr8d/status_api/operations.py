@@ -40,6 +40,7 @@ async def readyz(services: Services, call: Call) -> web.Response:
 
 async def metrics(services: Services, call: Call) -> web.Response:
     services.metrics.update(await services.store.queues(), services.pool.running, services.pool.slots)
+    services.metrics.stand(await services.store.standing())
     return web.Response(body=services.metrics.render(), headers={"Content-Type": CONTENT_TYPE, **respond.HEADERS})
 
 

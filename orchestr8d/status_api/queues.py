@@ -11,7 +11,7 @@ from msgspec import UNSET, UnsetType
 from orchestr8d.core import patterns
 from orchestr8d.core.decode import convert
 from orchestr8d.core.errors import Fault, refuse
-from orchestr8d.core.submit import Name
+from orchestr8d.core.task_input import Name
 from orchestr8d.status_api import cursors, respond, views
 from orchestr8d.status_api.cursors import Page
 from orchestr8d.status_api.route import Call, Route

@@ -15,6 +15,9 @@ def check(caller: Caller, task: NewTask | Task) -> None:
         raise Problem("forbidden", f"this token is for tasks of the user {caller.user_id!r} only")
     if caller.runners is not None and task.kind not in caller.runners:
         raise Problem("forbidden", f"this token is not for tasks of the kind {task.kind!r}")
+    agent = task.agent if isinstance(task, Task) else task.spec.agent and task.spec.agent.name
+    if caller.agents is not None and agent is not None and agent not in caller.agents:
+        raise Problem("forbidden", f"this token is not for the agent {agent!r}")
 
 
 async def steered(services: Services, call: Call) -> Task:

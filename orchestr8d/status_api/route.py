@@ -66,7 +66,7 @@ class Route:
     scope: Scope | None
     answers: Mapping[int, type | Media]
     problems: tuple[int, ...] = ()
-    body: type[msgspec.Struct] = Nothing
+    body: type = Nothing
     # Without it an empty body is as good as `{}`.
     body_required: bool = False
     query: type[msgspec.Struct] = Nothing

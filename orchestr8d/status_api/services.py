@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
+from orchestr8d.agents import Catalogue
 from orchestr8d.clock import Clock
 from orchestr8d.config import Config
+from orchestr8d.core.submit import AgentRules
 from orchestr8d.events import Bus
 from orchestr8d.metrics import Metrics
 from orchestr8d.processes import Files
 from orchestr8d.store import Store
-from orchestr8d.tokens import TokenKeeper
+from orchestr8d.tokens import Caller, TokenKeeper
 
 
 class Pool(Protocol):
@@ -28,6 +30,12 @@ class Pool(Protocol):
     def attempt_task(self, attempt_id: str) -> str | None:
         """The task of an attempt that runs here; None otherwise."""
         ...
+
+
+class Hooks(Protocol):
+    """What works on hooks behind their answers."""
+
+    def take(self, hook: Mapping[str, Any], caller: Caller, size: int) -> None: ...
 
 
 class Waits:
@@ -85,12 +93,16 @@ class Services:
     tokens: TokenKeeper
     metrics: Metrics
     pool: Pool
+    hooks: Hooks
+    agents: Catalogue
     # Where an attempt's output is.
     attempt_files: Callable[[str], Files]
     draining: Callable[[], bool]
     # `{"status": "ok", …}`; with any other status `/healthz` answers 503.
     health: Callable[[], dict[str, object]]
     version: str
+    # What agents may do here.
+    agent_rules: Callable[[], AgentRules]
     # The attempt inside which a process lives, by its pid.
     attempt_of: Callable[[int], str | None]
     waits: Waits = field(default_factory=Waits)

@@ -10,11 +10,12 @@ from aiohttp import web
 from orchestr8d.core import admission, model
 from orchestr8d.core.errors import Fault, LeaseLost, Problem
 from orchestr8d.core.states import BUSY
-from orchestr8d.core.submit import Priority, TaskPatch, check, patched
+from orchestr8d.core.submit import check, patched
+from orchestr8d.core.task_input import NOT_YET, Priority, TaskPatch
 from orchestr8d.status_api import respond, rights, views
 from orchestr8d.status_api.route import Call, Route
 from orchestr8d.status_api.services import Services
-from orchestr8d.status_api.submit import NOT_YET, policy
+from orchestr8d.status_api.submit import policy
 from orchestr8d.status_api.watch import MAX_WAIT, until
 
 # A cancel is answered when the processes are gone: the grace period, and this many seconds for what follows it.

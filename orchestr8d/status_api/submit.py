@@ -1,4 +1,4 @@
-"""Handing over tasks: one, many at once, and an earlier one again."""
+"""Handing over tasks: one, many at once, an earlier one again, and more for the agent of an earlier one."""
 
 from __future__ import annotations
 
@@ -6,21 +6,14 @@ from collections.abc import Sequence
 
 import msgspec
 from aiohttp import web
+from msgspec import UNSET, UnsetType
 
-from orchestr8d.core import model
+from orchestr8d.agents import Unresolved
+from orchestr8d.core import model, steering
 from orchestr8d.core.errors import Fault, Problem, enough, refuse
 from orchestr8d.core.model import NewTask
-from orchestr8d.core.submit import (
-    LATER,
-    LATER_VALUES,
-    Batch,
-    Options,
-    Policy,
-    TaskIn,
-    check,
-    check_programs,
-    new_task,
-)
+from orchestr8d.core.submit import Policy, check, check_programs, new_task, patched
+from orchestr8d.core.task_input import NOT_YET, Batch, Options, OptionsPatch, Prompt, TaskIn, TaskPatch
 from orchestr8d.core.waiting import Why, waiting_for
 from orchestr8d.status_api import respond, rights, views
 from orchestr8d.status_api.route import Call, Route
@@ -28,18 +21,26 @@ from orchestr8d.status_api.services import Services
 from orchestr8d.store import Created
 from orchestr8d.tokens import Caller
 
-NOT_YET = LATER | {f"{path}={value}" for path, value in LATER_VALUES.items()}
 # Of a submit that is refused, so many dependencies are looked up at most.
 MOST_LOOKED_UP = 1000
 Tasks = list[tuple[str, TaskIn]]
 _LOCATION = {"Location": "the task that was made"}
 
 
+class ContinueIn(msgspec.Struct, forbid_unknown_fields=True):
+    """What to say; `options` as far as they shall differ from those of the task that is gone on with."""
+
+    prompt: Prompt
+    options: OptionsPatch | UnsetType = UNSET
+
+
 def policy(services: Services, caller: Caller) -> Policy:
     """What this caller's tasks are held against."""
     config = services.config()
-    allow = tuple(config.runners.command.allow)
-    return Policy(config.limits.max_retries, allow, caller.user_id or "local", services.home)
+    return Policy(
+        config.limits.max_retries, tuple(config.runners.command.allow), caller.user_id or "local", services.home,
+        services.agent_rules(),
+    )  # fmt: skip
 
 
 def _one(tasks: Sequence[model.Task]) -> bytes:
@@ -122,31 +123,51 @@ def _given(body: TaskIn | Batch) -> Tasks:
     return [(f"tasks[{i}].", task) for i, task in enumerate(body.tasks or ()) if task]
 
 
-async def _made(services: Services, call: Call) -> list[NewTask]:
+async def made(services: Services, caller: Caller, body: TaskIn | Batch) -> list[NewTask]:
     """The tasks of a good body as the store takes them. Raises Problem."""
-    rules = policy(services, call.caller)
+    rules = policy(services, caller)
     faults: list[Fault] = []
-    made: list[NewTask] = []
-    given = _given(call.body)
+    found: list[NewTask] = []
+    given = _given(body)
     for at, task in given:
         if enough(faults):
             break
         new = new_task(task, rules, faults, at)
         if new is not None:
-            made.append(new)
+            found.append(new)
+    faults += await _unresolved(services, found)
     if faults:
         refuse(faults + await _unknown(services, given))
-    _admit(services, call.caller, made)
-    return made
+    _admit(services, caller, found)
+    return found
+
+
+async def _unresolved(services: Services, new: Sequence[NewTask]) -> list[Fault]:
+    """The agents that nobody knows, and the tasks that cannot be gone on with."""
+    faults: list[Fault] = []
+    for task in new:
+        agent = task.spec.agent
+        if agent is None or enough(faults):
+            continue
+        try:
+            await services.agents.resolve(agent.name, task.spec.cwd or services.home)
+        except Unresolved as e:
+            faults.append(Fault(f"{task.at}agent", str(e), "unprocessable"))
+        if agent.resume_from is not None:
+            try:
+                task.spec = steering.resumed(task.spec, await services.store.task(agent.resume_from))
+            except Problem as problem:
+                faults.append(Fault(f"{task.at}options.resume_from", problem.detail, "unprocessable"))
+    return faults
 
 
 async def submit(services: Services, call: Call) -> web.Response:
-    new = await _made(services, call)
+    new = await made(services, call.caller, call.body)
     return _created(await services.store.submit(new, _one, call.once))
 
 
 async def submit_batch(services: Services, call: Call) -> web.Response:
-    new = await _made(services, call)
+    new = await made(services, call.caller, call.body)
     created = await services.store.submit(new, _many, call.once)
     return respond.raw(created.body, 200 if created.replayed else 202)
 
@@ -158,6 +179,27 @@ async def retry(services: Services, call: Call) -> web.Response:
     check_programs(task.read_spec(), policy(services, call.caller), faults)
     refuse(faults)
     return _created(await services.store.retry(task.id, _again, call.once))
+
+
+def _changes(body: ContinueIn) -> TaskPatch:
+    return TaskPatch(prompt=body.prompt, options=body.options)
+
+
+async def _also_continue(services: Services, call: Call) -> list[Fault]:
+    faults: list[Fault] = []
+    check(_changes(call.body), policy(services, call.caller), faults)
+    return faults
+
+
+async def continue_(services: Services, call: Call) -> web.Response:
+    source = await rights.steered(services, call)
+    rules = policy(services, call.caller)
+    new = patched(steering.go_on(source, call.body.prompt), _changes(call.body), rules)
+    faults = [] if rules.agents.off is None else [Fault("agent", rules.agents.off, "unprocessable")]
+    check_programs(new.spec, rules, faults)
+    refuse(faults + await _unresolved(services, [new]))
+    _admit(services, call.caller, [new])
+    return _created(await services.store.submit([new], _one, call.once))
 
 
 ROUTES = (
@@ -176,5 +218,11 @@ ROUTES = (
         "POST", "/api/v1/tasks/{id}/retry", retry, "Submit a failed or cancelled task again, as a new task", "submit",
         {202: views.Task, 200: views.Task}, (409, 422, 429),
         once=True, response_headers={200: _LOCATION, 202: _LOCATION},
+    ),
+    Route(
+        "POST", "/api/v1/tasks/{id}/continue", continue_, "Say more to an agent, as a new task", "submit",
+        {202: views.Submitted, 200: views.Submitted}, (409, 422, 429),
+        body=ContinueIn, body_required=True, also=_also_continue, once=True, later=NOT_YET,
+        response_headers={200: _LOCATION, 202: _LOCATION},
     ),
 )  # fmt: skip

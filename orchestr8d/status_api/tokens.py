@@ -11,7 +11,7 @@ from orchestr8d import tokens as keeper
 from orchestr8d.core import durations, model
 from orchestr8d.core.errors import Fault, Problem
 from orchestr8d.core.ids import uuid7
-from orchestr8d.core.submit import Key, Name
+from orchestr8d.core.task_input import Key, Name
 from orchestr8d.status_api import cursors, respond, views
 from orchestr8d.status_api.cursors import Page
 from orchestr8d.status_api.route import Call, Route

@@ -9,7 +9,8 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 
 from orchestr8d.core import model
 from orchestr8d.core.durations import iso
-from orchestr8d.core.states import FINAL, AttemptStatus, TaskStatus
+from orchestr8d.core.states import BUSY, FINAL, AttemptStatus, TaskStatus
+from orchestr8d.core.task_input import AGENT_OPTIONS
 from orchestr8d.events import Event as LogEvent
 
 Time = Annotated[str, Meta(extra_json_schema={"format": "date-time"})]
@@ -45,10 +46,12 @@ class Attempt(Struct):
     error: model.Error | None
     usage: Any
     resources: model.Resources | None
+    session_id: str | None
+    account: str | None
 
 
 class TaskOptions(Struct):
-    """The options of a task as they stand; durations in seconds."""
+    """The options of a task as they stand; durations in seconds. Those from `model` on are of agents."""
 
     timeout: float | None
     deadline: float | None
@@ -58,6 +61,19 @@ class TaskOptions(Struct):
     run_at: Time | None
     allow_failed: bool
     check: list[str] | None
+    model: str | None
+    max_turns: int | None
+    max_cost_usd: float | None
+    json_schema: dict[str, Any] | None
+    allowed_tools: list[str] | None
+    disallowed_tools: list[str] | None
+    permission_mode: str | None
+    allow_denied: bool | None
+    account: str | None
+    resume_from: str | None
+    isolation: str | None
+    mcp_config: str | dict[str, Any] | None
+    runner_args: list[str] | None
 
 
 class Task(Struct):
@@ -145,6 +161,7 @@ class Result(Struct):
     resources: model.Resources | None
     output_bytes: int | None
     completed_at: Time | None
+    worktree: model.Worktree | None
 
 
 class Event(Struct):
@@ -278,13 +295,14 @@ def _options(row: model.Task, spec: model.Spec) -> TaskOptions:
     return TaskOptions(
         spec.timeout, spec.deadline, spec.stall_timeout, spec.backoff, spec.on_failure,
         iso(row.wake_at) if row.status == "pending" else None, spec.allow_failed, spec.check,
+        *(None if spec.agent is None else getattr(spec.agent, name) for name in AGENT_OPTIONS),
     )  # fmt: skip
 
 
 def attempt(row: model.Attempt) -> Attempt:
     return Attempt(
         row.number, row.id, row.status, row.executor_id, _when(row.started_at), iso(row.ended_at), row.exit_code,
-        row.signal, _error(row.error), _raw(row.usage), _resources(row.resources),
+        row.signal, _error(row.error), _raw(row.usage), _resources(row.resources), row.session_id, row.account,
     )  # fmt: skip
 
 
@@ -299,9 +317,11 @@ def _resources(text: str | None) -> model.Resources | None:
 def status(view: model.TaskView) -> Status:
     row = view.task
     progress = row.read_progress()
+    left = progress.estimated_time_remaining if row.status in BUSY else None
     return Status(
-        row.id, row.status, view.waiting_for, ProgressNow(progress.percent, progress.current_step, None), row.attempt,
-        row.retry_count, next_retry_at(row), _when(row.created_at), iso(row.started_at), None,
+        row.id, row.status, view.waiting_for, ProgressNow(progress.percent, progress.current_step, left), row.attempt,
+        row.retry_count, next_retry_at(row), _when(row.created_at), iso(row.started_at),
+        None if left is None else iso(row.updated_at + round(left * 1000)),
     )  # fmt: skip
 
 
@@ -320,6 +340,7 @@ def result(found: model.Result) -> Result:
         files_created(last), None if last is None else last.exit_code, None if last is None else last.signal,
         row.read_error(), _raw(row.usage), None if last is None else _resources(last.resources),
         None if last is None else last.output_bytes, iso(row.completed_at),
+        worktree(last),
     )  # fmt: skip
 
 
@@ -327,6 +348,10 @@ def files_created(last: model.Attempt | None) -> list[str]:
     if last is None or last.files_created is None:
         return []
     return msgspec.json.decode(last.files_created, type=list[str])
+
+
+def worktree(last: model.Attempt | None) -> model.Worktree | None:
+    return None if last is None or last.worktree is None else msgspec.json.decode(last.worktree, type=model.Worktree)
 
 
 def event(row: LogEvent) -> Event:

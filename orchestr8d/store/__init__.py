@@ -8,6 +8,8 @@ from typing import Any, Protocol
 
 import msgspec
 
+from orchestr8d.core.budgets import Budget
+from orchestr8d.core.governor import Account
 from orchestr8d.core.model import (
     Attempt,
     Executor,
@@ -15,11 +17,13 @@ from orchestr8d.core.model import (
     Progress,
     Queue,
     Result,
+    Session,
     Task,
     TaskView,
     Token,
 )
 from orchestr8d.core.outcome import Outcome
+from orchestr8d.core.standing import Standing
 from orchestr8d.events import Event
 
 
@@ -46,6 +50,8 @@ class Claim(msgspec.Struct):
 
     task: Task
     attempt: Attempt
+    # Of an agent.
+    session: Session | None = None
 
 
 class Claimed(msgspec.Struct):
@@ -99,6 +105,10 @@ class Limits(msgspec.Struct, frozen=True):
     per_key: int = 1
     queue_depth: int = 100_000
     min_free_disk: int = 100 << 20
+    # In the order in which they are tried, and how many agents' tasks run at once over all of them.
+    accounts: tuple[Account, ...] = (Account(),)
+    agents: int = 1000
+    budgets: tuple[Budget, ...] = ()
 
 
 Answer = Callable[[Sequence[Task]], bytes]
@@ -153,6 +163,20 @@ class Store(Protocol):
 
     async def rewindow(self) -> None:
         """After `limits.per_key` was exchanged: the first of every key that tasks wait for may run."""
+        ...
+
+    # accounts and budgets
+    async def standing(self) -> Standing:
+        """How accounts, the breaker and budgets stand."""
+        ...
+
+    async def open_account(self, name: str | None) -> None:
+        """Opens an account, whatever closed or limits it; None: all that are closed. Problem(not-found)."""
+        ...
+
+    async def recheck_budgets(self, after: int) -> int | None:
+        """After `limits.budgets` was exchanged: queues what may run now of a step's worth of parked tasks beyond
+        `after` (0 at first); where to go on, None when there are no more."""
         ...
 
     # executors and queues

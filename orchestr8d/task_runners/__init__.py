@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from typing import Literal, Protocol
 
-from orchestr8d.core.model import Spec
+from orchestr8d.core.model import Progress, Session, Spec
 from orchestr8d.core.outcome import Outcome
 from orchestr8d.processes.files import Files
 
@@ -53,11 +53,14 @@ class Run:
     files: Files
     env: Mapping[str, str]
     limits: Limits
+    # The conversation of an agent.
+    session: Session | None = None
     time_left: float | None = None
     adopted: bool = False
     stop: Stop = field(default_factory=Stop)
-    # Told once when the child was started (or found again).
+    # Told once when the child was started (or found again), and whenever there is something new to show.
     started: Callable[[], None] = lambda: None
+    progress: Callable[[Progress], None] = lambda progress: None
 
 
 class Runner(Protocol):

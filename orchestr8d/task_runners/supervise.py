@@ -15,20 +15,22 @@ from orchestr8d.processes import Child, Files, Processes, boot_of, recorded, sig
 from orchestr8d.processes.files import create, cut, size
 from orchestr8d.task_runners import Stop
 
-Reason = Literal["exit", "timeout", "deadline", "stalled", "output_limit", "cancelled", "interrupted"]
+Reason = Literal["exit", "timeout", "deadline", "stalled", "silent", "output_limit", "cancelled", "interrupted"]
 # Seconds between two looks at the output; a fast writer gets past its cap by what it writes in this time.
 LOOK = 0.25
 
 
 @dataclass(frozen=True)
 class Rules:
-    """Seconds and bytes. `deadline` is on the monotonic clock; `output_bytes` holds for stdout and stderr each."""
+    """Seconds and bytes. `deadline` is on the monotonic clock; `output_bytes` holds for stdout and stderr each;
+    `first_byte_timeout` is for the first output on stdout."""
 
     output_bytes: int
     grace: float
     timeout: float | None = None
     deadline: float | None = None
     stall_timeout: float | None = None
+    first_byte_timeout: float | None = None
 
 
 @dataclass(frozen=True)
@@ -108,6 +110,8 @@ def verdict(ended: Ended, rules: Rules) -> Outcome | None:
             return failed("deadline", "the task's deadline passed while it ran")
         case "stalled":
             return failed("stalled", f"no output for {_span(rules.stall_timeout)} (stall_timeout)")
+        case "silent":
+            return failed("stalled", f"no output within {_span(rules.first_byte_timeout)} (first_byte_timeout)")
         case "output_limit":
             return failed("output_limit", f"wrote more than {rules.output_bytes} bytes ([limits] output_bytes)")
         case "exit":
@@ -123,6 +127,8 @@ async def _watch(processes: Processes, clock: Clock, child: Child, rules: Rules,
         alarms["deadline"] = rules.deadline
     if rules.stall_timeout is not None:
         alarms["stalled"] = now + rules.stall_timeout
+    if rules.first_byte_timeout is not None and not size(child.files.stdout):
+        alarms["silent"] = now - (child.age or 0.0) + rules.first_byte_timeout
     # Nobody asks how much there was unless silence counts.
     written = (0, 0) if rules.stall_timeout is None else _sizes(child.files)
     while True:
@@ -139,6 +145,8 @@ async def _watch(processes: Processes, clock: Clock, child: Child, rules: Rules,
             return "output_limit"
         if sizes != written and rules.stall_timeout is not None:
             written, alarms["stalled"] = sizes, now + rules.stall_timeout
+        if sizes[0]:
+            alarms.pop("silent", None)
         for reason, at in alarms.items():
             if now >= at:
                 return reason

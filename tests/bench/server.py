@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from aiohttp import web
 
 from orchestr8d import cli, daemon
-from orchestr8d.core.submit import TaskIn
+from orchestr8d.core.task_input import TaskIn
 from orchestr8d.status_api import app, respond
 from orchestr8d.status_api.route import Call, Route
 from orchestr8d.status_api.services import Services

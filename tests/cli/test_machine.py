@@ -19,7 +19,7 @@ NEED_A_DAEMON = [
     ["submit", "--", "true"], ["status", "abcdef12"], ["result", "abcdef12"], ["logs", "abcdef12"], ["list"],
     ["wait", "--all"], ["cancel", "abcdef12"], ["retry", "abcdef12"], ["edit", "abcdef12", "--priority", "low"],
     ["pause", "abcdef12"], ["resume", "abcdef12"], ["watch"], ["queue", "list"], ["queue", "pause", "x"],
-    ["executors"], ["token", "list"],
+    ["executors"], ["agents"], ["token", "list"],
 ]  # fmt: skip
 
 
@@ -32,7 +32,10 @@ def test_without_a_daemon_one_line_says_how_to_start_it(fresh: Box, args: list[s
     assert "systemctl --user start orchestr8d" in line
 
 
-@pytest.mark.parametrize("verb", [*VERBS, "queue set", "queue pause", "token create", "token revoke", "config show"])
+@pytest.mark.parametrize(
+    "verb",
+    [*VERBS, "queue set", "queue pause", "agents show", "token create", "token revoke", "config show"],
+)
 def test_every_verb_has_help_with_an_example(fresh: Box, verb: str) -> None:
     text = fresh.out(*verb.split(), "--help")
     if verb in {"queue", "token", "config"}:

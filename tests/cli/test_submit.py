@@ -119,19 +119,17 @@ def test_all_faults_are_listed_one_a_line(box: Box) -> None:
     assert any("options.priority" in line for line in lines)
 
 
-def test_a_prompt_is_the_servers_to_refuse_with_a_hint(box: Box) -> None:
-    done = box.run("submit", "make", code=1)
-    assert "prompt: not available" in done.stderr
-    assert "orchestr8d submit -- make" in done.stderr
-    assert "agent: not available" in box.run("submit", "--agent", "reviewer", "look", code=1).stderr
-
-
 @pytest.mark.parametrize(
     ("args", "said"),
     [
         ([], "nothing to submit"),
         (["--"], "no command after the --"),
-        (["make", "test"], "a command goes after --"),
+        (["make", "test"], "a command goes after --: orchestr8d submit -- make test"),
+        (["make"], "a prompt needs an agent"),
+        (["--agent", "reviewer"], "say what reviewer shall do"),
+        (["--agent", "reviewer", "--", "make"], "not both"),
+        (["--agent", "reviewer", "--prompt-file", "x", "look"], "not both"),
+        (["--agent", "reviewer", "--json-schema", "{", "look"], "not JSON"),
         (["make", "--", "test"], "not both"),
         (["-o", "timeout", "--", "x"], "expected key=value"),
         (["-o", "check='", "--", "x"], "No closing quotation"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,7 +11,7 @@ from hypothesis import strategies as st
 from orchestr8d.core import admission, claims
 from orchestr8d.core.admission import Admitted, Facts, rank
 from orchestr8d.core.durations import rate
-from orchestr8d.core.model import NewTask, Queue, Spec, Task
+from orchestr8d.core.model import AgentSpec, NewTask, Queue, Spec, Task
 
 HEAD_START = 900.0
 priorities = st.integers(-100, 100)
@@ -20,6 +22,13 @@ def task(seq: int, queued_at: int = 0, priority: int = 0, key: str | None = None
     made = admission.admit(new, Facts(), f"t{seq}", seq, queued_at)
     assert isinstance(made, Admitted)
     return made.task
+
+
+def choose(tasks: Sequence[Task], free: int, key_free: Mapping[str, int], queue: int = 1000) -> list[Task]:
+    """A choice among tasks that need no account."""
+    chosen = claims.choose(tasks, free, key_free, {t.queue: queue for t in tasks}, lambda t: t.seq)
+    assert all(t.seq == entry for t, entry in chosen)
+    return [t for t, _ in chosen]
 
 
 # -- ranks
@@ -38,7 +47,7 @@ def test_nothing_starves(now: int, low: int, high: int, head_start: float) -> No
 @given(st.lists(st.tuples(st.integers(0, 10_000_000), priorities), max_size=50))
 def test_a_task_is_overtaken_only_by_the_better_and_not_for_ever(arrivals: list[tuple[int, int]]) -> None:
     tasks = [task(seq, at, priority) for seq, (at, priority) in enumerate(arrivals)]
-    chosen = claims.choose(tasks, len(tasks), {})
+    chosen = choose(tasks, len(tasks), {})
     assert sorted(t.seq for t in chosen) == sorted(t.seq for t in tasks)
     for i, first in enumerate(chosen):
         for later in chosen[i + 1 :]:
@@ -93,9 +102,7 @@ def test_capacity() -> None:
     st.lists(st.tuples(st.sampled_from(["a", "b"]), st.integers(0, 100)), max_size=30), st.integers(-2, 4),
     st.sets(st.integers(0, 29)),
 )  # fmt: skip
-def test_the_window_opens_the_first_of_each_queue(
-    waiting: list[tuple[str, int]], free: int, opened: set[int]
-) -> None:
+def test_the_window_opens_the_first_of_each_queue(waiting: list[tuple[str, int]], free: int, opened: set[int]) -> None:
     tasks = [task(seq, at, key="k", queue=queue) for seq, (queue, at) in enumerate(waiting)]
     ordered = sorted(tasks, key=lambda t: (t.rank, t.seq))
     first = [t for queue in "ab" for t in [t for t in ordered if t.queue == queue][: max(free, 0)]]
@@ -116,7 +123,7 @@ def test_the_choice_respects_rank_and_keys(
 ) -> None:
     key_free = {"k": 1, "l": 1} | some
     tasks = [task(seq, at, key=key) for seq, (at, key) in enumerate(arrivals)]
-    chosen = claims.choose(tasks, free, key_free)
+    chosen = choose(tasks, free, key_free)
     assert len(chosen) <= free
     assert chosen == sorted(chosen, key=lambda t: (t.rank, t.seq))
     for key in "kl":
@@ -134,7 +141,24 @@ def test_the_choice_respects_rank_and_keys(
 
 def test_a_choice_ends_where_a_key_is_used_up() -> None:
     tasks = [task(1, 1, key="k"), task(2, 2, key="k"), task(3, 3)]
-    assert [t.seq for t in claims.choose(tasks, 3, {"k": 1})] == [1]
-    assert [t.seq for t in claims.choose(tasks, 3, {"k": 2})] == [1, 2, 3]
-    assert [t.seq for t in claims.choose(tasks, 3, {"k": 0})] == [3]
+    assert [t.seq for t in choose(tasks, 3, {"k": 1})] == [1]
+    assert [t.seq for t in choose(tasks, 3, {"k": 2})] == [1, 2, 3]
+    assert [t.seq for t in choose(tasks, 3, {"k": 0})] == [3]
     assert msgspec.structs.asdict(tasks[0])["hold"] == "concurrency_key"
+
+
+def test_a_choice_keeps_to_what_a_queue_has_free_over_its_lanes() -> None:
+    tasks = [task(n, n, queue="ab"[n % 2]) for n in range(6)]
+    assert [t.seq for t in choose(tasks, 6, {}, queue=2)] == [0, 1, 2, 3]
+
+
+def test_one_that_gets_no_place_uses_nothing_up() -> None:
+    tasks = [task(1, 1, key="k"), task(2, 2, key="k"), task(3, 3)]
+    chosen = claims.choose(tasks, 2, {"k": 1}, {"default": 2}, lambda t: None if t.seq == 1 else t)
+    assert [t.seq for t, _ in chosen] == [2, 3]
+
+
+def test_lanes() -> None:
+    assert claims.lane(None) == ""
+    assert claims.lane(AgentSpec("a")) == "claude"
+    assert claims.lane(AgentSpec("a", account="work")) == "claude:work"

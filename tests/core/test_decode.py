@@ -9,9 +9,8 @@ from hypothesis import strategies as st
 
 from orchestr8d.core.decode import convert, decode_json
 from orchestr8d.core.errors import MOST_FAULTS, Problem, refuse
-from orchestr8d.core.submit import LATER, LATER_VALUES, Batch, TaskIn, TaskPatch
+from orchestr8d.core.task_input import NOT_YET, Batch, TaskIn, TaskPatch
 
-ALL_LATER = LATER | {f"{path}={value}" for path, value in LATER_VALUES.items()}
 TASK = msgspec.json.Decoder(TaskIn)
 BATCH = msgspec.json.Decoder(Batch)
 PATCH = msgspec.json.Decoder(TaskPatch)
@@ -24,7 +23,7 @@ def taken(body: bytes, decoder: msgspec.json.Decoder):
 
 
 def refused(body: bytes, decoder: msgspec.json.Decoder) -> Problem:
-    _, faults = decode_json(body, decoder, later=ALL_LATER)
+    _, faults = decode_json(body, decoder, later=NOT_YET)
     with pytest.raises(Problem) as raised:
         refuse(faults)
     return raised.value
@@ -44,7 +43,7 @@ def test_all_faults_are_listed_with_paths_and_near_names():
     assert problem.status == 400
     messages = {fault.path: fault.message for fault in problem.faults}
     assert set(messages) == {
-        "comand", "command", "cwd", "env.A", "options.timeout", "options.priorty", "options.priority",
+        "comand", "cwd", "env.A", "options.timeout", "options.priorty", "options.priority",
         "options.max_retries", "options.tags[0]", "options.tags[1]",
         "options.retry_backoff.kind", "options.retry_backoff.base",
     }  # fmt: skip
@@ -55,23 +54,23 @@ def test_all_faults_are_listed_with_paths_and_near_names():
 
 
 def test_paths_in_a_batch():
-    body = b'{"tasks": [{"command": ["a"]}, {"command": "a", "options": {"timeout": {}}}, {"agent": "x"}]}'
+    body = b'{"tasks": [{"command": ["a"]}, {"command": "a", "options": {"timeout": {}}}, {"workflow_id": "x"}]}'
     problem = refused(body, BATCH)
     assert problem.status == 400
     assert [(f.path, f.kind) for f in problem.faults] == [
         ("tasks[1].command", "invalid"),
         ("tasks[1].options.timeout", "invalid"),
-        ("tasks[2].agent", "not-available"),
+        ("tasks[2].workflow_id", "not-available"),
     ]
 
 
 def test_what_belongs_to_a_later_version_is_422_and_nothing_else_is_missed_of_it():
-    problem = refused(b'{"agent": "reviewer", "prompt": "look", "options": {"model": "m"}}', TASK)
+    problem = refused(b'{"agent": "reviewer", "prompt": "look", "options": {"callback_url": "http://a"}}', TASK)
     assert (problem.status, problem.kind) == (422, "not-available")
-    assert [f.path for f in problem.faults] == ["agent", "prompt", "options.model"]
+    assert [f.path for f in problem.faults] == ["options.callback_url"]
     problem = refused(b'{"command": ["a"], "options": {"on_failure": "callback"}}', TASK)
     assert (problem.status, problem.kind) == (422, "not-available")
-    problem = refused(b'{"agent": "reviewer", "options": {"timeout": "x"}}', TASK)
+    problem = refused(b'{"workflow_id": "w", "options": {"timeout": "x"}}', TASK)
     assert (problem.status, len(problem.faults)) == (400, 2)
 
 
@@ -115,9 +114,9 @@ def test_what_is_right_of_a_wrong_document_is_kept():
                 "options": {"timeout": "5x", "title": "T", "tags": ["a", 1],
                             "retry_backoff": {"kind": "x", "base": 2}}}"""
     task, faults = decode_json(body, TASK)
-    assert len(faults) == 6
+    assert len(faults) == 5
     assert (task.cwd, task.env, task.options.title) == ("x", {"B": "b"}, "T")
-    assert task.command is task.options.timeout is task.options.tags is msgspec.UNSET
+    assert task.options.timeout is task.options.tags is msgspec.UNSET
     assert (task.options.retry_backoff.base, task.options.retry_backoff.kind) == (2.0, msgspec.UNSET)
     assert task.options.queue == "default"
     batch, _ = decode_json(b'{"tasks": [{"command": ["a"]}, 3, {"command": "b"}]}', BATCH)
@@ -182,7 +181,7 @@ INPUT = FIELDS | OPTIONS.map(lambda options: {"command": ["a"], "options": optio
 
 @given(INPUT, st.sampled_from([TASK, BATCH, PATCH]))
 def test_anything_is_either_taken_or_explained(value, decoder):
-    found, faults = decode_json(msgspec.json.encode(value), decoder, later=ALL_LATER)
+    found, faults = decode_json(msgspec.json.encode(value), decoder, later=NOT_YET)
     if faults:
         assert found is None or isinstance(found, decoder.type)
     else:

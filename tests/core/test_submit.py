@@ -11,8 +11,9 @@ from msgspec import UNSET
 from orchestr8d.core import submit
 from orchestr8d.core.errors import MOST_FAULTS, Fault, Problem, did_you_mean, refuse
 from orchestr8d.core.ids import uuid7
-from orchestr8d.core.model import Backoff, NewTask, Spec
-from orchestr8d.core.submit import Policy, TaskIn, TaskPatch
+from orchestr8d.core.model import AgentSpec, Backoff, NewTask, Spec
+from orchestr8d.core.submit import AgentRules, Policy
+from orchestr8d.core.task_input import TaskIn, TaskPatch
 
 POLICY = Policy(max_retries=10, user_id="ann", home="/home/ann")
 
@@ -201,6 +202,70 @@ def test_the_faults_of_a_patch() -> None:
     assert {f.path for f in caught.value.faults} == {
         "command[0]", "cwd", "env.-", "options.max_retries", "options.run_at", "options.check[0]",
     }  # fmt: skip
+
+
+# -- agents
+
+
+AGENT: dict[str, Any] = {"command": None, "agent": "reviewer", "prompt": "look"}
+
+
+def test_an_agents_task() -> None:
+    new = made(**AGENT)
+    assert new.spec == Spec(agent=AgentSpec("reviewer"), prompt="look", cwd="/home/ann", max_retries=3)
+    assert new.kind == "claude"
+    assert made(policy=msgspec.structs.replace(POLICY, max_retries=1), **AGENT).spec.max_retries == 1
+    options = {
+        "model": "opus", "max_turns": 5, "max_cost_usd": 0.5, "json_schema": {"type": "object"},
+        "allowed_tools": ["Bash(git *)"], "disallowed_tools": ["Write"], "permission_mode": "plan",
+        "allow_denied": True, "account": "work", "isolation": "worktree", "mcp_config": {"mcpServers": {}},
+        "runner_args": ["--effort", "high"],
+    }  # fmt: skip
+    agent = made(policy=Policy(agents=AgentRules(accounts=("work",))), options=options, **AGENT).spec.agent
+    assert agent == AgentSpec("reviewer", **options)
+
+
+def test_a_command_or_an_agent() -> None:
+    assert paths(command=None) == ["command"]
+    assert paths(agent="a", prompt="p") == ["agent"]
+    assert paths(command=None, agent="a") == ["prompt"]
+    assert paths(prompt="p") == ["prompt"]
+    assert paths(**AGENT, stdin="x") == ["stdin"]
+    assert paths(options={"model": "opus", "isolation": "none"}) == ["options.model", "options.isolation"]
+
+
+def test_the_faults_of_an_agents_options() -> None:
+    policy = Policy(agents=AgentRules(no_bypass="not as root", accounts=("work", "home")))
+    options = {
+        "permission_mode": "bypassPermissions", "account": "wrok", "mcp_config": "a.json", "runner_args": ["a\0"],
+    }  # fmt: skip
+    faults: list[Fault] = []
+    made(faults, policy=policy, options=options, **AGENT)
+    assert {fault.path: fault.message for fault in faults} == {
+        "options.permission_mode": "not as root",
+        "options.account": "there is no such account in [claude.accounts] (did you mean 'work'?)",
+        "options.mcp_config": "must be the absolute path of a file, or its content",
+        "options.runner_args": "must not contain NUL",
+    }
+    deep: dict[str, Any] = {}
+    for _ in range(submit.MAX_DEPTH + 1):
+        deep = {"a": deep}
+    assert paths(options={"json_schema": deep}, **AGENT) == ["options.json_schema"]
+    assert paths(policy=Policy(agents=AgentRules(off="no HOME")), **AGENT) == ["agent"]
+
+
+def test_an_agents_patch() -> None:
+    new = made(options={"max_turns": 5, "isolation": "worktree"}, **AGENT)
+    after = patched(new, prompt="again", options={"model": "opus", "isolation": None})
+    assert after.spec.agent == AgentSpec("reviewer", model="opus", max_turns=5)
+    assert after.spec.prompt == "again"
+    for body, wrong in (({"command": ["x"]}, ["command"]), ({"stdin": "x"}, ["stdin"])):
+        with pytest.raises(Problem) as caught:
+            patched(new, **body)
+        assert [f.path for f in caught.value.faults] == wrong
+    with pytest.raises(Problem) as caught:
+        patched(made(), prompt="x", options={"model": "opus"})
+    assert [f.path for f in caught.value.faults] == ["prompt", "options.model"]
 
 
 # -- what a user is told

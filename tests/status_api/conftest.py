@@ -15,12 +15,16 @@ import pytest
 from aiohttp import web
 
 from orchestr8d import config
+from orchestr8d.agents import Catalogue
 from orchestr8d.clock import SystemClock
 from orchestr8d.core.model import Executor, Resources
 from orchestr8d.core.outcome import Outcome, failed
+from orchestr8d.core.submit import AgentRules
 from orchestr8d.events import Bus
+from orchestr8d.hook_rules import HookRules
 from orchestr8d.metrics import Metrics
 from orchestr8d.processes.files import attempt_files
+from orchestr8d.status_api import hooks
 from orchestr8d.status_api.app import Services, create_app
 from orchestr8d.status_api.route import Route
 from orchestr8d.status_api.serving import Runner
@@ -151,10 +155,15 @@ async def running(state: Path, extra_routes: Sequence[Route] = (), **changes: ob
         bus.observe_cancels(pool.cancel)
         now = clock.now()
         await store.register(Executor(EXECUTOR, "here", os.getpid(), "0", now, now, [], 4, 0, "running"))
+        rules = HookRules(
+            clock, lambda: api.config.hooks, lambda caller, asked: hooks.submit(services, caller, asked), metrics.hook
+        )
         services = Services(
             store=store, bus=bus, clock=clock, config=lambda: api.config, tokens=keeper, metrics=metrics, pool=pool,
+            hooks=rules, agents=Catalogue(lambda: api.config.agents, clock, state, state / "claude"),
             attempt_files=lambda attempt_id: attempt_files(state / "attempts", attempt_id),
             draining=lambda: api.draining, health=lambda: {"status": "ok"}, version="0",
+            agent_rules=lambda: AgentRules(accounts=("work",)),
             attempt_of=lambda pid: api.inside,
         )  # fmt: skip
         api = Api(services, pool, state)

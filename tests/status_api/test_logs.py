@@ -7,6 +7,7 @@ import aiohttp
 import msgspec
 import pytest
 
+from orchestr8d.core.model import AgentSpec, NewTask, Spec, Worktree
 from orchestr8d.core.outcome import Outcome
 from orchestr8d.status_api import logs as module
 
@@ -122,6 +123,68 @@ async def test_draining_waits_for_no_client_that_reads_nothing(api, query):
             while True:
                 await reader.readexactly(65536)
     writer.close()
+
+
+async def agent_run(api, cwd="/"):
+    """A running task of an agent: its id and its attempt's."""
+    new = NewTask(spec=Spec(agent=AgentSpec("general-purpose"), prompt="p", cwd=cwd), kind="claude")
+    created = await api.services.store.submit([new], lambda tasks: b"{}")
+    [claim] = await api.pool.claim()
+    return created.tasks[0].id, claim.attempt.id
+
+
+def said(text):
+    return msgspec.json.encode({"type": "assistant", "message": {"content": [{"type": "text", "text": text}]}}) + b"\n"
+
+
+async def test_a_transcript_counts_in_its_own_bytes_and_lines(api, monkeypatch):
+    monkeypatch.setattr(module, "PIECE", 100)
+    task_id, attempt_id = await agent_run(api)
+    api.write(attempt_id, b"".join(said(f"line {n}") for n in range(10)) + said("half")[:30])
+    at = "?stream=transcript"
+    whole = b"".join(b"line %d\n" % n for n in range(10))
+    assert await text(api, task_id, at) == whole
+    assert await text(api, task_id, f"{at}&offset=60") == whole[60:]
+    assert await text(api, task_id, f"{at}&offset=1000") == b""
+    assert await text(api, task_id, f"{at}&tail=2") == b"line 8\nline 9\n"
+    assert await text(api, task_id, f"{at}&tail=0") == b""
+    assert await text(api, task_id, f"{at}&tail=99&attempt=1") == whole
+    await api.complete(task_id, attempt_id)
+    rest = said("half")[:30] + b"\n"
+    assert await text(api, task_id, at) == whole + rest
+    assert await text(api, task_id, f"{at}&tail=2") == b"line 9\n" + rest
+    assert (await text(api, task_id)).startswith(said("line 0"))
+
+
+async def test_a_transcript_is_followed_to_its_end(api):
+    task_id, attempt_id = await agent_run(api)
+    got, late = bytearray(), bytearray()
+    api.write(attempt_id, said("one") + said("two"))
+    following = asyncio.ensure_future(follow(api, task_id, got, "?stream=transcript&follow=1"))
+    tailing = asyncio.ensure_future(follow(api, task_id, late, "?stream=transcript&follow=1&tail=1&attempt=1"))
+    await until(lambda: got == b"one\ntwo\n" and late == b"two\n")
+    api.write(attempt_id, said("three")[:20])
+    api.write(attempt_id, said("three")[20:] + b"Terminated")
+    await until(lambda: got.endswith(b"three\n"))
+    await api.complete(task_id, attempt_id)
+    await asyncio.wait_for(asyncio.gather(following, tailing), 5)
+    assert got == b"one\ntwo\nthree\nTerminated\n"
+    assert late == b"two\nthree\nTerminated\n"
+
+
+async def test_files_of_a_worktree_are_found_there(api, tmp_path):
+    (tmp_path / "repo/.git").mkdir(parents=True)
+    (tmp_path / "repo/sub").mkdir()
+    made = tmp_path / "worktrees/x/sub"
+    made.mkdir(parents=True)
+    (made / "made.txt").write_bytes(b"made")
+    task_id, attempt_id = await agent_run(api, str(tmp_path / "repo/sub"))
+    left = Worktree(str(tmp_path / "worktrees/x"), "orchestr8/x", [], ["sub/made.txt"])
+    outcome = Outcome(status="completed", exit_code=0, files_created=["made.txt", "../../y"], worktree=left)
+    await api.pool.finish(task_id, attempt_id, outcome)
+    assert await api.call("GET", f"/api/v1/tasks/{task_id}/files/made.txt") == (200, b"made")
+    (tmp_path / "worktrees/y").write_bytes(b"secret")
+    assert (await api.call("GET", f"/api/v1/tasks/{task_id}/files/..%2f..%2fy"))[0] == 404
 
 
 async def test_files_that_the_runner_named_and_no_others(api, tmp_path):

@@ -52,17 +52,15 @@ async def test_a_batch_is_all_or_none(api):
 
 async def test_what_comes_later_is_422_not_available(api):
     for body in (
-        {"agent": "reviewer", "prompt": "look"},
         {"command": ["a"], "options": {"on_completion": "notification"}},
         {"command": ["a"], "options": {"on_failure": "callback"}},
         {"command": ["a"], "options": {"callback_url": "http://example.com"}},
     ):
         status, answer = await api.call("POST", "/api/v1/tasks", body)
         assert (status, answer["type"]) == (422, "urn:orchestr8d:not-available"), body
-    for route in ("answer", "continue"):
-        task_id = await api.submit()
-        status, answer = await api.call("POST", f"/api/v1/tasks/{task_id}/{route}", {})
-        assert (status, answer["type"]) == (404, "urn:orchestr8d:not-found")
+    task_id = await api.submit()
+    status, answer = await api.call("POST", f"/api/v1/tasks/{task_id}/answer", {})
+    assert (status, answer["type"]) == (404, "urn:orchestr8d:not-found")
 
 
 async def test_faults_of_query_body_and_key_come_together(api):

@@ -7,14 +7,15 @@ from collections.abc import Sequence
 from typing import Any
 
 from orchestr8d.clock import FakeClock
-from orchestr8d.core.model import Executor, NewTask, Progress, Spec, Task, TaskView
-from orchestr8d.core.outcome import Outcome, failed
+from orchestr8d.core.model import AgentSpec, Executor, NewTask, Progress, Spec, Task, TaskView
+from orchestr8d.core.outcome import Limited, Outcome, failed
 from orchestr8d.core.states import FINAL, WAITING
 from orchestr8d.events import Event
 from orchestr8d.store import Claim, EventFilter, Idempotency, Store, TaskFilter
 
 ME = "executor-1"
 _SPEC = frozenset(Spec.__struct_fields__)
+_AGENT = frozenset(AgentSpec.__struct_fields__) - {"name"}
 DAY = 86_400
 
 
@@ -22,6 +23,22 @@ def new(*command: str, **options: Any) -> NewTask:
     """A submit; `options` are fields of Spec and of NewTask alike."""
     spec = {name: options.pop(name) for name in list(options) if name in _SPEC}
     return NewTask(spec=Spec(command=list(command or ("true",)), **spec), **options)
+
+
+def agent(name: str = "writer", **options: Any) -> NewTask:
+    """A submit of an agent's task; `options` are fields of AgentSpec, Spec and NewTask alike."""
+    of_agent = {n: options.pop(n) for n in list(options) if n in _AGENT}
+    spec = {n: options.pop(n) for n in list(options) if n in _SPEC}
+    return NewTask(spec=Spec(agent=AgentSpec(name, **of_agent), prompt="go", **spec), kind="claude", **options)
+
+
+def limited(kind: Any = "limit", until: int | None = None, **more: Any) -> Outcome:
+    """How a run ends that came up against something; those of `limit`, `overload` and `budget` are parked."""
+    return Outcome(status="parked", limited=Limited(kind, "default", until, "no more"), **more)
+
+
+def refused(kind: Any = "auth") -> Outcome:
+    return failed(kind, "no", limited=Limited(kind, "default", None, "invalid key"))
 
 
 def ids(tasks: Sequence[Task]) -> bytes:

@@ -7,24 +7,13 @@ from collections.abc import Sequence
 
 from orchestr8d.core import admission, claims
 from orchestr8d.core.model import Task
-from orchestr8d.store.sqlite import reads
+from orchestr8d.store import Limits
+from orchestr8d.store.sqlite import funds, reads
 from orchestr8d.store.sqlite.transaction import Tx
 
-# The queues in which tasks of a key wait, by skipping along the index: their number matters, not that of the tasks.
-_KEY_QUEUES = """
-WITH RECURSIVE q (name) AS (
-  SELECT min(queue) FROM tasks INDEXED BY tasks_key
-  WHERE status = 'queued' AND concurrency_key IS NOT NULL AND concurrency_key = :key
-  UNION ALL
-  SELECT (SELECT min(queue) FROM tasks INDEXED BY tasks_key
-          WHERE status = 'queued' AND concurrency_key IS NOT NULL AND concurrency_key = :key AND queue > q.name)
-  FROM q WHERE q.name IS NOT NULL
-)
-SELECT name FROM q WHERE name IS NOT NULL
-"""
-_KEY_FIRST = (
-    "status = 'queued' AND concurrency_key IS NOT NULL AND concurrency_key = ? AND queue = ? ORDER BY rank, seq LIMIT ?"
-)
+_KEYED = "status = 'queued' AND concurrency_key IS NOT NULL AND concurrency_key = "
+_KEY_PLACES = reads.places("tasks_key", f"{_KEYED} :key")
+_KEY_FIRST = f"{_KEYED} ? AND queue = ? AND lane = ? ORDER BY rank, seq LIMIT ?"
 # The index is named: left to itself, SQLite would rather walk through everything that is queued.
 _KEY_OPEN = (
     "seq IN (SELECT seq FROM tasks INDEXED BY tasks_key_open "
@@ -37,11 +26,10 @@ CASCADE_STEP = 1000
 
 
 class Follower:
-    """Holds what the decisions need: limits are read at each call, since a reload exchanges them."""
+    """Holds what the decisions need; a reload exchanges the limits."""
 
     def __init__(self) -> None:
-        self.head_start = 900.0
-        self.per_key = 1
+        self.limits = Limits()
         self.last_queued_at = 0
 
     def __call__(self, tx: Tx) -> None:
@@ -51,6 +39,9 @@ class Follower:
         if tx.ended:
             self._mark(tx, tx.ended)
             tx.ended.clear()
+        gone, tx.left = tx.left, []
+        for task in gone:
+            funds.release(tx, self.limits.budgets, task)
         for key in sorted(tx.keys):
             self._window(tx, key)
         tx.keys.clear()
@@ -93,7 +84,7 @@ class Follower:
         return len(edges)
 
     def enqueue(self, tx: Tx, task: Task) -> Task:
-        task = tx.apply(admission.enqueue(task, tx.now, self.last_queued_at, self.head_start))
+        task = tx.apply(admission.enqueue(task, tx.now, self.last_queued_at, self.limits.head_start))
         self.note(task)
         return task
 
@@ -107,14 +98,14 @@ class Follower:
         keyed = "concurrency_key IS NOT NULL AND concurrency_key = ?"
         sql = f"SELECT count(*) FROM tasks WHERE {reads.BUSY_SQL} AND {keyed}"
         running: int = tx.db.execute(sql, (key,)).fetchone()[0]
-        return self.per_key - running
+        return self.limits.per_key - running
 
     def _window(self, tx: Tx, key: str) -> None:
         free = self.key_free(tx, key)
         first: list[Task] = []
         if free > 0:
-            for (queue,) in tx.db.execute(_KEY_QUEUES, {"key": key}).fetchall():
-                first += reads.tasks(tx.db, _KEY_FIRST, key, queue, free)
+            for queue, lane in tx.db.execute(_KEY_PLACES, {"key": key}).fetchall():
+                first += reads.tasks(tx.db, _KEY_FIRST, key, queue, lane, free)
         change = claims.window(first, reads.tasks(tx.db, _KEY_OPEN, key), free)
         if change.open:
             tx.db.executemany("UPDATE tasks SET hold = NULL WHERE seq = ?", [(seq,) for seq in change.open])

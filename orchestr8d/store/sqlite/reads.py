@@ -8,13 +8,13 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from orchestr8d.core import claims, durations
+from orchestr8d.core import claims, durations, governor, sessions
 from orchestr8d.core.errors import Problem
-from orchestr8d.core.model import Attempt, Executor, Queue, Result, Task, TaskView, Token
+from orchestr8d.core.model import Attempt, Executor, Queue, Result, Session, Task, TaskView, Token
 from orchestr8d.core.states import WAITING
 from orchestr8d.core.waiting import Why, waiting_for
 from orchestr8d.events import Event
-from orchestr8d.store import EventFilter, TaskFilter
+from orchestr8d.store import EventFilter, Limits, TaskFilter
 from orchestr8d.store.sqlite.transaction import TASK_COLUMNS
 
 T = TypeVar("T")
@@ -30,6 +30,24 @@ WITH_DEADLINE = (
 BUSY_SQL = "status IN ('running', 'needs_input')"
 # Values that most tasks share have no index (sql/0001): the others are found by a partial one, named literally.
 _COMMON = {"queue": "default", "user_id": "local"}
+
+
+def places(index: str, where: str) -> str:
+    """The statement that finds the (queue, lane) pairs of an index whose columns go on with these two, by skipping
+    along it: the number of pairs matters, not that of the tasks."""
+    of = f"FROM tasks INDEXED BY {index} WHERE {where}"
+    return f"""
+WITH RECURSIVE q (queue) AS (
+  SELECT min(queue) {of}
+  UNION ALL
+  SELECT (SELECT min(queue) {of} AND queue > q.queue) FROM q WHERE q.queue IS NOT NULL
+), p (queue, lane) AS (
+  SELECT q.queue, (SELECT min(lane) {of} AND queue = q.queue) FROM q WHERE q.queue IS NOT NULL
+  UNION ALL
+  SELECT p.queue, (SELECT min(lane) {of} AND queue = p.queue AND lane > p.lane) FROM p WHERE p.lane IS NOT NULL
+)
+SELECT queue, lane FROM p WHERE lane IS NOT NULL
+"""
 
 
 def snapshot(db: sqlite3.Connection, fn: Callable[..., T], *args: Any) -> T:
@@ -73,6 +91,13 @@ def attempts(db: sqlite3.Connection, task_id: str) -> list[Attempt]:
     return [Attempt(*row) for row in rows]
 
 
+def session(db: sqlite3.Connection, attempt: Attempt) -> Session | None:
+    """The conversation of an attempt."""
+    if attempt.session_id is None:
+        return None
+    return sessions.of(attempt, [a for a in attempts(db, attempt.task_id) if a.number < attempt.number])
+
+
 def queue_starts(db: sqlite3.Connection, queue: Queue, now: int) -> list[int]:
     """Starts within the period of the queue's rate, oldest first."""
     if queue.rate is None:
@@ -114,19 +139,42 @@ def _queues(db: sqlite3.Connection, now: int, where: str, *args: Any) -> list[Qu
     return found
 
 
-def view(db: sqlite3.Connection, task_id: str, now: int) -> TaskView:
+def valves(db: sqlite3.Connection) -> dict[str, governor.Valve]:
+    """Those that are not open, by name."""
+    columns = ", ".join(governor.Valve.__struct_fields__)
+    return {row[0]: governor.Valve(*row) for row in db.execute(f"SELECT {columns} FROM valves")}
+
+
+def by_account(db: sqlite3.Connection) -> dict[str, int]:
+    """Attempts that run, by account."""
+    sql = (
+        "SELECT account, count(*) FROM attempts INDEXED BY attempts_account "
+        "WHERE status = 'running' AND account IS NOT NULL GROUP BY account"
+    )
+    return dict(db.execute(sql).fetchall())
+
+
+def capacity(db: sqlite3.Connection, limits: Limits, now: int) -> governor.Capacity:
+    return governor.Capacity(limits.accounts, limits.agents, valves(db), by_account(db), now)
+
+
+def view(db: sqlite3.Connection, task_id: str, now: int, limits: Limits) -> TaskView:
     found = task(db, task_id)
-    views = _with_reasons(db, [found], now)
+    views = _with_reasons(db, [found], now, limits)
     views[0].attempts = attempts(db, task_id)
     return views[0]
 
 
-def _with_reasons(db: sqlite3.Connection, found: Sequence[Task], now: int) -> list[TaskView]:
+def _with_reasons(db: sqlite3.Connection, found: Sequence[Task], now: int, limits: Limits) -> list[TaskView]:
     names = {t.queue for t in found if t.status == "queued"}
     by_name = {q.name: q for q in queues(db, now, sorted(names))} if names else {}
+    agents = any(t.lane and t.status in ("queued", "parked") for t in found)
+    accounts = capacity(db, limits, now) if agents else None
     views = []
     for t in found:
         why = Why(queue=by_name.get(t.queue), now=now)
+        if t.lane and accounts is not None:
+            why.limit = accounts.blocked(t.lane)
         if t.blockers:
             edges = db.execute("SELECT kind, depends_on FROM task_deps WHERE task_id = ? ORDER BY depends_on", (t.id,))
             for kind, other in edges:
@@ -153,14 +201,16 @@ def match_words(q: str) -> str:
     return " ".join(words) + "*" if words else '""'
 
 
-def views(db: sqlite3.Connection, wanted: TaskFilter, limit: int, before: int | None, now: int) -> list[TaskView]:
+def views(
+    db: sqlite3.Connection, wanted: TaskFilter, limit: int, before: int | None, now: int, limits: Limits
+) -> list[TaskView]:
     # A status at a time: each is a walk along its index, where a list of them would be sorted.
     found: list[Task] = []
     every: Sequence[str | None] = tuple(dict.fromkeys(wanted.status)) or (None,)
     for status in every:
         found += _page(db, wanted, status, limit, before)
     found.sort(key=lambda t: -t.seq)
-    return _with_reasons(db, found[:limit], now)
+    return _with_reasons(db, found[:limit], now, limits)
 
 
 def _page(

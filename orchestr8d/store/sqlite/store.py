@@ -14,7 +14,7 @@ import aiosqlite
 from orchestr8d.clock import Clock
 from orchestr8d.core import steering
 from orchestr8d.core.admission import Facts
-from orchestr8d.core.errors import Problem
+from orchestr8d.core.errors import Problem, did_you_mean
 from orchestr8d.core.model import (
     Attempt,
     Executor,
@@ -27,6 +27,7 @@ from orchestr8d.core.model import (
     Token,
 )
 from orchestr8d.core.outcome import Outcome
+from orchestr8d.core.standing import Standing
 from orchestr8d.events import Event
 from orchestr8d.store import (
     Answer,
@@ -40,8 +41,9 @@ from orchestr8d.store import (
     Retention,
     TaskFilter,
 )
-from orchestr8d.store.sqlite import reads, running, schema, submitting, upkeep
+from orchestr8d.store.sqlite import funds, reads, running, schema, submitting, upkeep
 from orchestr8d.store.sqlite.follow import Follower
+from orchestr8d.store.sqlite.lanes import STEP, Lanes, open_account
 from orchestr8d.store.sqlite.transaction import Tx
 from orchestr8d.store.sqlite.writer import Writer, in_thread, raw
 
@@ -74,8 +76,7 @@ class SqliteStore:
     @limits.setter
     def limits(self, limits: Limits) -> None:
         self._limits = limits
-        self._follower.head_start = limits.head_start
-        self._follower.per_key = limits.per_key
+        self._follower.limits = limits
 
     async def close(self) -> None:
         # The writer last: the last connection folds the write-ahead log into the file, and readers cannot.
@@ -127,7 +128,8 @@ class SqliteStore:
     async def resume(self, task_id: str) -> Task:
         def unit(tx: Tx) -> Task:
             f = self._follower
-            task = tx.apply(steering.resume(reads.task(tx.db, task_id), tx.now, f.last_queued_at, f.head_start))
+            head_start = f.limits.head_start
+            task = tx.apply(steering.resume(reads.task(tx.db, task_id), tx.now, f.last_queued_at, head_start))
             f.note(task)
             return task
 
@@ -138,7 +140,10 @@ class SqliteStore:
             f = self._follower
             task = reads.task(tx.db, task_id)
             new = change(task)
-            facts = Facts(tx.depth(new.queue), self._limits.queue_depth, f.head_start, last_queued_at=f.last_queued_at)
+            limits = self._limits
+            facts = Facts(
+                tx.depth(new.queue), limits.queue_depth, limits.head_start, last_queued_at=f.last_queued_at
+            )  # fmt: skip
             after = tx.apply(steering.edit(task, new, facts, tx.now))
             f.note(after)
             upkeep.retext(tx, task, after)
@@ -150,12 +155,18 @@ class SqliteStore:
 
     async def claim(self, executor_id: str, free: int) -> Claimed:
         def unit(tx: Tx) -> Claimed:
-            due = running.moves_at(tx)
+            due, held = running.moves_at(tx)
             if due is not None and due <= tx.now:
-                due = tx.now if running.move_due(tx, self._follower) else running.moves_at(tx)
-            claimed = running.claim(tx, self._follower, executor_id, free) if free > 0 and self._has_space(tx) else []
-            opens = running.opens_at(tx)
-            return Claimed(claimed, min((at for at in (due, opens) if at is not None), default=None))
+                more = running.move_due(tx, self._follower)
+                due, held = running.moves_at(tx)
+                due = tx.now if more else due
+            lanes = Lanes(tx, self._follower)
+            more = held and lanes.step()
+            may = free > 0 and self._has_space(tx)
+            claimed = running.claim(tx, self._follower, lanes, executor_id, free) if may else []
+            opens = lanes.opens_at() if held or lanes.refused else None
+            times = (due, running.opens_at(tx), opens, tx.now if more or lanes.refused >= STEP else None)
+            return Claimed(claimed, min((at for at in times if at is not None), default=None))
 
         return await self._writer.do(unit)
 
@@ -201,6 +212,20 @@ class SqliteStore:
     async def rewindow(self) -> None:
         """After `per_key` was changed: every key that tasks wait for gets its window anew."""
         await self._writer.do(upkeep.touch_keys)
+
+    # -- accounts and budgets
+
+    async def standing(self) -> Standing:
+        return await self._read(upkeep.standing, self._limits, self._clock.now())
+
+    async def open_account(self, name: str | None) -> None:
+        known = [account.name for account in self._limits.accounts]
+        if name is not None and name not in known:
+            raise Problem("not-found", f"there is no account {name}{did_you_mean(name, known)}")
+        await self._writer.do(lambda tx: open_account(tx, name))
+
+    async def recheck_budgets(self, after: int) -> int | None:
+        return await self._writer.do(lambda tx: funds.recheck(tx, self._limits.budgets, after))
 
     # -- executors, queues, tokens
 
@@ -251,7 +276,7 @@ class SqliteStore:
         return await self._read(reads.task, task_id)
 
     async def view(self, task_id: str) -> TaskView:
-        return await self._read(reads.view, task_id, self._clock.now())
+        return await self._read(reads.view, task_id, self._clock.now(), self._limits)
 
     async def views(self, wanted: TaskFilter, limit: int, before: int | None) -> list[TaskView]:
         if wanted.q is not None:
@@ -259,7 +284,7 @@ class SqliteStore:
             for _ in range(_SEARCH_STEPS):
                 if not await self.index_text():
                     break
-        return await self._read(reads.views, wanted, limit, before, self._clock.now())
+        return await self._read(reads.views, wanted, limit, before, self._clock.now(), self._limits)
 
     async def attempts(self, task_id: str) -> list[Attempt]:
         await self._read(reads.task, task_id)
@@ -288,10 +313,10 @@ class SqliteStore:
         return await self._read(upkeep.expired, retention, self._clock.now())
 
     async def remove(self, task_ids: Sequence[str]) -> None:
-        await self._writer.do(lambda tx: upkeep.remove(tx, task_ids))
+        await self._writer.do(lambda tx: upkeep.remove(tx, task_ids, self._limits.budgets))
 
     async def prune_log(self, retention: Retention) -> bool:
-        return await self._writer.do(lambda tx: upkeep.prune_log(tx, retention))
+        return await self._writer.do(lambda tx: upkeep.prune_log(tx, retention, self._limits.budgets))
 
     async def backup(self, target: Path) -> None:
         await asyncio.to_thread(schema.backup_file, self._path, target)

@@ -44,6 +44,10 @@ class Tx:
         # Tasks that became final and concurrency keys that were touched, in this unit.
         self.ended: list[Task] = []
         self.keys: set[str] = set()
+        # Agents' tasks that left the queue or their run: money may be free for others.
+        self.left: list[Task] = []
+        # What is logged as a warning once it is committed.
+        self.warnings: list[tuple[str, dict[str, Any]]] = []
         # Set once it was seen that the disk has room.
         self.has_space = False
         self._follow = follow
@@ -56,14 +60,17 @@ class Tx:
     def numbers(self) -> Numbers:
         return self._seq, self._event
 
-    def mark(self) -> tuple[int, int, int, int, dict[str, int]]:
-        return len(self.events), len(self.cancels), self._seq, self._event, dict(self._depth_delta)
+    def mark(self) -> tuple[int, int, int, int, int, dict[str, int]]:
+        sizes = len(self.events), len(self.cancels), len(self.warnings)
+        return *sizes, self._seq, self._event, dict(self._depth_delta)
 
-    def back_to(self, mark: tuple[int, int, int, int, dict[str, int]]) -> None:
+    def back_to(self, mark: tuple[int, int, int, int, int, dict[str, int]]) -> None:
         """Forgets what a failed unit did: its rows are gone with its savepoint."""
-        events, cancels, self._seq, self._event, self._depth_delta = mark
+        events, cancels, warnings, self._seq, self._event, self._depth_delta = mark
         del self.events[events:]
         del self.cancels[cancels:]
+        del self.warnings[warnings:]
+        self.left.clear()
         self.ended.clear()
         self.keys.clear()
 
@@ -121,6 +128,8 @@ class Tx:
         for key in (old.concurrency_key, task.concurrency_key):
             if key is not None:
                 self.keys.add(key)
+        if task.lane and old.status in ("queued", "running") and status not in (old.status, "running"):
+            self.left.append(task)
         if status in FINAL:
             self.ended.append(task)
             if old.blockers:
@@ -142,7 +151,7 @@ class Tx:
         self._depth_delta[queue] = self._depth_delta.get(queue, 0) + by
 
     def follow_up(self) -> None:
-        if self.ended or self.keys:
+        if self.ended or self.keys or self.left:
             self._follow(self)
 
     def flush(self) -> None:

@@ -9,9 +9,12 @@ import msgspec
 
 from orchestr8d.clock import Clock, StepWatch
 from orchestr8d.core import durations
+from orchestr8d.core.budgets import Budget
 from orchestr8d.core.model import Attempt, Executor, Task, Token
-from orchestr8d.store import Claim, Expired, Retention
-from orchestr8d.store.sqlite import reads
+from orchestr8d.core.standing import Standing
+from orchestr8d.core.standing import standing as stand
+from orchestr8d.store import Claim, Expired, Limits, Retention
+from orchestr8d.store.sqlite import funds, reads
 from orchestr8d.store.sqlite.transaction import Tx
 
 _JSON = msgspec.json.Encoder()
@@ -28,8 +31,16 @@ def running(db: sqlite3.Connection) -> list[Claim]:
     found = []
     for row in rows:
         attempt = Attempt(*row)
-        found.append(Claim(reads.task(db, attempt.task_id), attempt))
+        found.append(Claim(reads.task(db, attempt.task_id), attempt, reads.session(db, attempt)))
     return found
+
+
+def standing(db: sqlite3.Connection, limits: Limits, now: int) -> Standing:
+    parked = db.execute(
+        "SELECT count(*) FROM tasks INDEXED BY tasks_parked WHERE status = 'parked' AND parked_for IS NOT NULL"
+    ).fetchone()[0]
+    paying = funds.shown(db, limits.budgets, now)
+    return stand(limits.accounts, reads.valves(db), reads.by_account(db), paying, parked, now)
 
 
 def watch_steps(db: sqlite3.Connection, clock: Clock) -> StepWatch:
@@ -57,6 +68,8 @@ def shift(tx: Tx, seconds: float, mark: str) -> None:
     for some in (reads.WITH_DEADLINE, f"FROM tasks INDEXED BY tasks_busy WHERE {reads.BUSY_SQL}"):
         tx.db.execute(f"UPDATE tasks SET deadline_at = deadline_at + ? WHERE seq IN (SELECT seq {some})", (ms,))
     tx.db.execute("UPDATE queue_starts SET at = at + ?", (ms,))
+    # What a provider named is a time of the wall clock; a backoff is not.
+    tx.db.execute("UPDATE valves SET until = until + ? WHERE guessed = 1", (ms,))
 
 
 def touch_keys(tx: Tx) -> None:
@@ -171,7 +184,7 @@ def _expired_ids(db: sqlite3.Connection, status: str, cutoff: int, limit: int) -
     return [row[0] for row in rows]
 
 
-def remove(tx: Tx, task_ids: Sequence[str]) -> None:
+def remove(tx: Tx, task_ids: Sequence[str], budgets: Sequence[Budget] = ()) -> None:
     doomed = [task for task_id in task_ids if (task := reads.find(tx.db, task_id)) is not None]
     _untext(tx, doomed)
     for task in doomed:
@@ -183,10 +196,11 @@ def remove(tx: Tx, task_ids: Sequence[str]) -> None:
         tx.db.executemany(
             "DELETE FROM task_tags WHERE tag = ? AND seq = ?", [(tag, task.seq) for tag in task.read_spec().tags]
         )
+        funds.forget(tx, budgets, task)
         tx.db.execute("DELETE FROM tasks WHERE seq = ?", (task.seq,))
 
 
-def prune_log(tx: Tx, retention: Retention) -> bool:
+def prune_log(tx: Tx, retention: Retention, budgets: Sequence[Budget] = ()) -> bool:
     step = PRUNE_STEP * 4
     events = 0
     if retention.events is not None:
@@ -199,6 +213,7 @@ def prune_log(tx: Tx, retention: Retention) -> bool:
         "(SELECT scope, key FROM idempotency WHERE created_at < ? ORDER BY created_at LIMIT ?)",
         (tx.now - IDEMPOTENCY_MS, step),
     ).rowcount
+    funds.prune(tx, budgets)
     tx.db.execute("DELETE FROM queue_starts WHERE queue NOT IN (SELECT name FROM queues WHERE rate IS NOT NULL)")
     for name, rate in tx.db.execute("SELECT name, rate FROM queues WHERE rate IS NOT NULL").fetchall():
         over = tx.now - round(durations.rate(rate)[1] * 1000)

@@ -25,6 +25,9 @@ _FATAL = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_NO
                     sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_BUSY})  # fmt: skip
 MAX_WAITING = 4096
 MAX_BATCH = 256
+# Turns of the event loop that the first of a batch waits: what became ready together gets here within a few of them,
+# and a commit costs more than they do.
+TURNS = 4
 
 
 async def in_thread(db: aiosqlite.Connection, fn: Callable[..., T], *args: object) -> T:
@@ -109,6 +112,8 @@ class Writer:
         while not last:
             batch = []
             item = await self._queue.get()
+            for _ in range(TURNS):
+                await asyncio.sleep(0)
             while item is not None:
                 batch.append(item)
                 if len(batch) == MAX_BATCH or self._queue.empty():
@@ -140,6 +145,8 @@ class Writer:
             self._answer(batch, results)
 
     def _tell(self, tx: Tx) -> None:
+        for said, fields in tx.warnings:
+            structlog.get_logger().warning(said, **fields)
         if tx.events:
             self._bus.publish(tx.events)
         if tx.quiet:

@@ -6,13 +6,17 @@ import sqlite3
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 import pytest
 
 from orchestr8d.clock import FakeClock
+from orchestr8d.core.budgets import Budget
+from orchestr8d.core.governor import Account
 from orchestr8d.core.model import Queue
-from orchestr8d.store import EventFilter, Retention, TaskFilter
-from orchestr8d.store.sqlite import reads, running, upkeep
+from orchestr8d.store import EventFilter, Limits, Retention, TaskFilter
+from orchestr8d.store.sqlite import funds, reads, running, upkeep
 from orchestr8d.store.sqlite.follow import Follower
+from orchestr8d.store.sqlite.lanes import Lanes
 from orchestr8d.store.sqlite.schema import connect, migrate
 from orchestr8d.store.sqlite.transaction import TASK_COLUMNS, Tx
 from tests.store.sqlite.conftest import statements
@@ -21,16 +25,25 @@ pytestmark = pytest.mark.slow
 
 NOW = FakeClock().now()
 WAITING = 100_000
-# (queue, status, hold, key, queued_at or None, wake_at, deadline_at), and how many of them.
-ROWS: list[tuple[tuple[Any, ...], int]] = [
-    (("paused", "queued", None, None, 1, None, None), WAITING // 2),
-    (("default", "queued", "concurrency_key", "held", 1, None, None), WAITING // 2),
-    (("default", "queued", None, "held", 1, None, None), 1),
-    (("default", "queued", None, None, 1, None, 2 * NOW), 50),
-    (("default", "pending", None, None, None, 2 * NOW, None), 500),
-    (("default", "running", None, "busy", 1, None, None), 10),
-    (("default", "completed", None, "held", 1, None, None), WAITING // 2),
+# What differs from a command that is queued, and how many of them.
+ROWS: list[tuple[dict[str, Any], int]] = [
+    ({"queue": "paused"}, WAITING // 2),
+    ({"hold": "concurrency_key", "concurrency_key": "held"}, WAITING // 2),
+    ({"concurrency_key": "held"}, 1),
+    ({"deadline_at": 2 * NOW}, 50),
+    ({"status": "pending", "queued_at": None, "wake_at": 2 * NOW}, 500),
+    ({"status": "running", "concurrency_key": "busy"}, 10),
+    ({"status": "completed", "concurrency_key": "held"}, WAITING // 2),
+    # Of agents: an account that lets nothing through, one that does, a budget that is spent.
+    ({"agent": "a", "lane": "claude:shut"}, WAITING // 2),
+    ({"agent": "a", "lane": "claude:shut", "status": "parked", "parked_for": "limit"}, WAITING // 2),
+    ({"agent": "a", "lane": "claude:open", "status": "parked", "parked_for": "limit"}, 700),
+    ({"agent": "a", "lane": "claude:open", "status": "parked", "parked_for": "budget:all/"}, WAITING // 2),
+    ({"agent": "a", "lane": "claude:open"}, 20),
+    ({"agent": "a", "lane": "claude:open", "status": "completed", "usage": '{"cost_usd":1}'}, 1000),
 ]
+ACCOUNTS = (Account("shut", 4), Account("open", 4))
+LIMITS = Limits(accounts=ACCOUNTS)
 
 
 @pytest.fixture(scope="module")
@@ -41,14 +54,13 @@ def db(tmp_path_factory: pytest.TempPathFactory) -> Any:
     made.execute("PRAGMA synchronous = OFF")
     made.execute("BEGIN")
     seq = 0
-    for (queue, status, hold, key, queued_at, wake_at, deadline_at), count in ROWS:
+    for row, count in ROWS:
         values = {
-            "kind": "command", "status": status, "hold": hold, "queue": queue, "priority": 0, "user_id": "local",
-            "concurrency_key": key, "attempt": 0, "retry_count": 0, "blockers": 0, "paused": 0, "wake_at": wake_at,
-            "wake_is_delay": 0, "deadline_at": deadline_at, "created_at": 1, "updated_at": 1, "queued_at": queued_at,
-            "started_at": 1, "completed_at": 1 if status == "completed" else None,
-            "executor_id": "x", "spec": '{"command":["true"]}',
-        }  # fmt: skip
+            "kind": "command", "status": "queued", "queue": "default", "priority": 0, "user_id": "local",
+            "attempt": 0, "retry_count": 0, "blockers": 0, "paused": 0, "wake_is_delay": 0, "created_at": 1,
+            "updated_at": 1, "queued_at": 1, "started_at": 1, "executor_id": "x", "spec": '{"command":["true"]}',
+            "completed_at": 1 if row.get("status") == "completed" else None,
+        } | row  # fmt: skip
         names = [*values, "seq", "id", "rank"]
         made.executemany(
             f"INSERT INTO tasks ({', '.join(names)}) VALUES ({', '.join('?' * len(names))})",
@@ -56,6 +68,11 @@ def db(tmp_path_factory: pytest.TempPathFactory) -> Any:
         )
         seq += count
     made.execute(f"INSERT INTO queues (name, paused, depth) VALUES ('paused', 1, {WAITING // 2}), ('default', 0, 1)")
+    made.execute(
+        "INSERT INTO valves (name, state, until, jitter, guessed, step, reason) "
+        "VALUES ('shut', 'limited', ?, 0, 0, 0, '')", (2 * NOW,)
+    )  # fmt: skip
+    made.execute("INSERT INTO funds (budget, period, key, used) VALUES ('all', 0, '', 100)")
     made.execute("INSERT INTO queues (name, rate) VALUES ('rated', '5/m')")
     made.executemany("INSERT INTO events (type, at, task_id, data) VALUES ('t', 1, ?, '{}')", [("a",)] * 1000)
     made.execute("COMMIT")
@@ -89,16 +106,27 @@ def tx(db: sqlite3.Connection, now: int = NOW) -> Tx:
     return Tx(db, now, Follower())
 
 
+def follower(*budgets: Budget) -> Follower:
+    made = Follower()
+    made.limits = msgspec.structs.replace(LIMITS, budgets=budgets)
+    return made
+
+
+def claim(db: sqlite3.Connection, made: Follower, free: int) -> None:
+    one = tx(db)
+    running.claim(one, made, Lanes(one, made), "x", free)
+
+
 def test_a_claim(db: sqlite3.Connection) -> None:
     db.execute("BEGIN")
     try:
-        steps = plans(db, lambda: running.claim(tx(db), Follower(), "x", 8))
+        steps = plans(db, lambda: claim(db, follower(), 8))
         claimed = db.execute("SELECT count(*) FROM tasks WHERE executor_id = 'x' AND attempt = 1").fetchone()[0]
     finally:
         db.execute("ROLLBACK")
     assert claimed == 8
     assert scans(steps) == []
-    assert any("USING INDEX tasks_claim (queue=?)" in step for step in steps)
+    assert any("USING INDEX tasks_claim (queue=? AND lane=?)" in step for step in steps)
     # The index of lists has all that is queued, claimable or not.
     assert not any("tasks_status" in step for step in steps), steps
     assert any("USING INDEX tasks_key_busy (concurrency_key=?)" in step for step in steps)
@@ -107,22 +135,86 @@ def test_a_claim(db: sqlite3.Connection) -> None:
 def test_the_window_over_a_key(db: sqlite3.Connection) -> None:
     db.execute("BEGIN")
     try:
-        follower = Follower()
-        follower.per_key = 3
-        steps = plans(db, lambda: follower._window(tx(db), "held"))
+        made = Follower()
+        made.limits = Limits(per_key=3)
+        steps = plans(db, lambda: made._window(tx(db), "held"))
         opened = db.execute("SELECT count(*) FROM tasks WHERE concurrency_key = 'held' AND hold IS NULL").fetchone()
     finally:
         db.execute("ROLLBACK")
     assert opened == (3 + WAITING // 2,)
     assert scans(steps) == []
-    assert any("tasks_key (concurrency_key=? AND queue=?)" in step for step in steps)
+    assert any("tasks_key (concurrency_key=? AND queue=? AND lane=?)" in step for step in steps)
     assert any("tasks_key_open (concurrency_key=?)" in step for step in steps)
+
+
+def test_what_is_blocked_is_not_visited(db: sqlite3.Connection) -> None:
+    """A claim of commands runs as many statements with 150,000 agents' tasks that wait as with none."""
+    db.execute("BEGIN")
+    try:
+        seen = statements(db)
+        claim(db, follower(), 3)
+        with_them = [s for s in seen if s.startswith(("SELECT", "WITH"))]
+    finally:
+        db.set_trace_callback(None)
+        db.execute("ROLLBACK")
+    assert not any("lane = 'claude:shut'" in statement for statement in with_them)
+    assert len(with_them) < 20
+
+
+def test_an_agent_that_a_budget_pays_for(db: sqlite3.Connection) -> None:
+    budgets = [Budget("day", 100.0, per="day"), Budget("mine", 100.0, per="task")]
+    db.execute("BEGIN")
+    try:
+        steps = plans(db, lambda: claim(db, follower(*budgets), 100))
+        started = db.execute("SELECT count(*) FROM attempts WHERE account = 'open'").fetchone()[0]
+    finally:
+        db.execute("ROLLBACK")
+    assert started == 4
+    assert scans(steps) == []
+    assert any("INDEX tasks_usage (agent=?)" in step for step in steps)
+
+
+def test_parking_and_letting_go(db: sqlite3.Connection) -> None:
+    budget = Budget("all", 50.0, per="day")
+    db.execute("BEGIN")
+    try:
+        one = tx(db)
+        made = follower(budget)
+        steps = plans(db, lambda: (Lanes(one, made).step(), Lanes(one, made).opens_at()))
+        parked = db.execute("SELECT count(*) FROM tasks WHERE lane = 'claude:shut' AND status = 'parked'").fetchone()
+    finally:
+        db.execute("ROLLBACK")
+    assert parked == (WAITING // 2 + 500,)
+    assert scans(steps) == []
+    db.execute("BEGIN")
+    try:
+        db.execute("UPDATE tasks SET hold = 'concurrency_key' WHERE lane = 'claude:shut' AND status = 'queued'")
+        one = tx(db)
+        steps = plans(db, lambda: Lanes(one, follower(budget)).step())
+        open_now = db.execute("SELECT count(*) FROM tasks WHERE lane = 'claude:open' AND status = 'queued'").fetchone()
+    finally:
+        db.execute("ROLLBACK")
+    assert open_now[0] >= 20 + 500
+    assert any("INDEX tasks_parked (parked_for=? AND queue=? AND lane=?)" in step for step in steps)
+
+
+def test_a_budget_that_is_spent_is_not_searched(db: sqlite3.Connection) -> None:
+    db.execute("BEGIN")
+    try:
+        one = tx(db)
+        budget = Budget("all", 50.0)
+        seen = statements(db)
+        funds.release_key(one, [budget], budget, "")
+    finally:
+        db.set_trace_callback(None)
+        db.execute("ROLLBACK")
+    assert 0 < len(seen) < 10
 
 
 def test_what_is_due(db: sqlite3.Connection) -> None:
     db.execute("BEGIN")
     try:
-        steps = plans(db, lambda: running.move_due(tx(db, 3 * NOW), Follower()))
+        steps = plans(db, lambda: running.move_due(tx(db, 3 * NOW), follower()))
         moved = db.execute("SELECT count(*) FROM tasks WHERE status = 'failed'").fetchone()[0]
     finally:
         db.execute("ROLLBACK")
@@ -133,7 +225,7 @@ def test_what_is_due(db: sqlite3.Connection) -> None:
 
 
 def test_what_is_due_next(db: sqlite3.Connection) -> None:
-    steps = plans(db, lambda: (running.moves_at(tx(db)), running.opens_at(tx(db))))
+    steps = plans(db, lambda: (running.moves_at(tx(db)), running.opens_at(tx(db)), reads.capacity(db, LIMITS, NOW)))
     # The smallest of an index is its first entry: no walk, though SQLite calls it a search or a scan of the index.
     assert [s for s in scans(steps) if "INDEX tasks_deadline" not in s] == []
     assert any("tasks_wake" in step for step in steps)

@@ -12,7 +12,9 @@ CREATE TABLE tasks (
   status TEXT NOT NULL CHECK (status IN ('pending', 'queued', 'running', 'needs_input', 'retrying', 'parked',
                                          'completed', 'failed', 'cancelled', 'skipped')),
   hold TEXT CHECK (hold IS NULL OR status = 'queued'),
+  parked_for TEXT CHECK (parked_for IS NULL OR status = 'parked'),
   queue TEXT NOT NULL,
+  lane TEXT NOT NULL DEFAULT '',
   priority INTEGER NOT NULL CHECK (priority BETWEEN -100 AND 100),
   rank INTEGER NOT NULL,
   user_id TEXT NOT NULL,
@@ -52,8 +54,10 @@ CREATE TABLE tasks (
 ) STRICT;
 
 -- What may be claimed, and nothing else: a claim costs the same whatever waits elsewhere.
-CREATE INDEX tasks_claim ON tasks (queue, rank, seq) WHERE status = 'queued' AND hold IS NULL;
-CREATE INDEX tasks_key ON tasks (concurrency_key, queue, rank, seq)
+CREATE INDEX tasks_claim ON tasks (queue, lane, rank, seq) WHERE status = 'queued' AND hold IS NULL;
+CREATE INDEX tasks_parked ON tasks (parked_for, queue, lane, rank, seq)
+  WHERE status = 'parked' AND parked_for IS NOT NULL;
+CREATE INDEX tasks_key ON tasks (concurrency_key, queue, lane, rank, seq)
   WHERE status = 'queued' AND concurrency_key IS NOT NULL;
 CREATE INDEX tasks_key_open ON tasks (concurrency_key)
   WHERE status = 'queued' AND concurrency_key IS NOT NULL AND hold IS NULL;
@@ -70,6 +74,8 @@ CREATE INDEX tasks_status ON tasks (status, seq);
 CREATE INDEX tasks_queue ON tasks (queue, seq) WHERE queue <> 'default';
 CREATE INDEX tasks_user ON tasks (user_id, seq) WHERE user_id <> 'local';
 CREATE INDEX tasks_agent ON tasks (agent, seq) WHERE agent IS NOT NULL;
+-- What an agent's tasks took, the newest first.
+CREATE INDEX tasks_usage ON tasks (agent, seq) WHERE usage IS NOT NULL AND completed_at IS NOT NULL;
 CREATE INDEX tasks_workflow ON tasks (workflow_id, seq) WHERE workflow_id IS NOT NULL;
 CREATE INDEX tasks_schedule ON tasks (schedule_id, seq) WHERE schedule_id IS NOT NULL;
 
@@ -119,15 +125,52 @@ CREATE TABLE attempts (
   exit_code INTEGER,
   signal TEXT,
   session_id TEXT,
+  account TEXT,
+  cap_usd REAL,
   output_bytes INTEGER,
   error TEXT,
   usage TEXT,
   resources TEXT,
   files_created TEXT,
+  worktree TEXT,
   UNIQUE (task_id, number),
   CHECK ((ended_at IS NULL) = (status = 'running'))
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX attempts_running ON attempts (executor_id) WHERE status = 'running';
+CREATE INDEX attempts_account ON attempts (account) WHERE status = 'running' AND account IS NOT NULL;
+
+-- Accounts that are not open, and the breaker over all of them, whose name is empty. See core/governor.py.
+CREATE TABLE valves (
+  name TEXT NOT NULL PRIMARY KEY,
+  state TEXT NOT NULL CHECK (state IN ('limited', 'closed')),
+  until INTEGER CHECK (until IS NOT NULL OR state = 'closed'),
+  jitter INTEGER NOT NULL,
+  guessed INTEGER NOT NULL CHECK (guessed IN (0, 1)),
+  step INTEGER NOT NULL,
+  probe TEXT,
+  reason TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+
+-- What was spent of each budget, by whom (`key`: a task, tag or user) and when (`period`: a day since the epoch, or 0).
+CREATE TABLE funds (
+  budget TEXT NOT NULL,
+  period INTEGER NOT NULL,
+  key TEXT NOT NULL,
+  used REAL NOT NULL DEFAULT 0,
+  reserved REAL NOT NULL DEFAULT 0,
+  PRIMARY KEY (budget, period, key)
+) STRICT, WITHOUT ROWID;
+
+-- What is set aside for attempts that run.
+CREATE TABLE reservations (
+  attempt_id TEXT NOT NULL,
+  budget TEXT NOT NULL,
+  period INTEGER NOT NULL,
+  key TEXT NOT NULL,
+  unit TEXT NOT NULL CHECK (unit IN ('usd', 'tokens')),
+  amount REAL NOT NULL,
+  PRIMARY KEY (attempt_id, budget, key)
+) STRICT, WITHOUT ROWID;
 
 CREATE TABLE results (
   task_id TEXT NOT NULL PRIMARY KEY,

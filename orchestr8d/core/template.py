@@ -1,0 +1,194 @@
+"""Templates in the strings of a JSON value: `{{ }}` and `{% %}` of Jinja's syntax, checked before and bounded in work.
+
+Jinja parses, and no more: what it would compile folds constants (`{{ 'a' * 10**9 }}`) and cannot be interrupted. The
+parsed tree is evaluated by `template_run`, which knows a few operators, filters and methods, and counts its steps.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Collection, Iterator, Mapping
+from itertools import islice
+from typing import Any, Final
+
+import msgspec
+from jinja2 import Environment, TemplateSyntaxError, nodes
+
+from orchestr8d.core.errors import Fault, did_you_mean
+from orchestr8d.core.template_filters import FILTERS, METHOD_NAMES, METHODS, TESTS
+from orchestr8d.core.template_run import AVAILABLE, Run, spelt
+from orchestr8d.core.template_work import Limits, Work, Wrong
+from orchestr8d.core.template_work import TemplateError as TemplateError
+
+DEFAULT: Final = Limits()
+# Comments are off: `{#` is text, as it is in shell (`${#name}`). What begins one instead is no character of any text.
+_SYNTAX: Final = Environment(  # noqa: S701 (nothing is HTML, nothing is compiled)
+    comment_start_string="\ufdd0\ufdd1", comment_end_string="\ufdd1\ufdd0", keep_trailing_newline=True
+)
+
+
+def is_template(text: str) -> bool:
+    return "{{" in text or "{%" in text
+
+
+def render(value: Any, names: Mapping[str, Any], limits: Limits = DEFAULT) -> Any:
+    """`value` with every template in it rendered over `names` (JSON values); keys of mappings stay as they are. A
+    string that is one `{{ }}` and nothing else becomes what that is; in a text anything but a string is written as
+    JSON. What comes out is not rendered again. Raises TemplateError."""
+    work = Work(limits)
+    return _mapped(value, "", lambda text, path: _rendered(text, path, names, work))
+
+
+def check(value: Any, names: Collection[str], limits: Limits = DEFAULT) -> list[Fault]:
+    """Everything that can be told to be wrong before there are values: syntax, names, what is not available."""
+    faults: list[Fault] = []
+
+    def look(text: str, path: str) -> str:
+        try:
+            faults.extend(Fault(path, message) for message in _wrong(_parse(text, limits), names, limits))
+        except Wrong as e:
+            faults.append(Fault(path, str(e)))
+        return text
+
+    _mapped(value, "", look)
+    return faults
+
+
+def as_text(value: Any) -> str:
+    """What a rendered value is where text is due."""
+    return value if isinstance(value, str) else msgspec.json.encode(value).decode()
+
+
+def places(value: Any) -> set[str]:
+    """The paths at which templates stand."""
+    found: set[str] = set()
+
+    def look(text: str, path: str) -> str:
+        found.add(path)
+        return text
+
+    _mapped(value, "", look)
+    return found
+
+
+def _mapped(value: Any, path: str, each: Callable[[str, str], Any]) -> Any:
+    """`value` with each string that is a template replaced."""
+    if isinstance(value, str):
+        return each(value, path) if is_template(value) else value
+    if isinstance(value, list):
+        return [_mapped(item, f"{path}[{n}]", each) for n, item in enumerate(value)]
+    if isinstance(value, dict):
+        return {key: _mapped(item, f"{path}.{key}" if path else str(key), each) for key, item in value.items()}
+    return value
+
+
+def _rendered(text: str, path: str, names: Mapping[str, Any], work: Work) -> Any:
+    try:
+        tree = _parse(text, work.limits)
+        run = Run(names, work)
+        only = _only_expression(tree)
+        if only is None:
+            return "".join(run.write(tree.body))
+        value = run.value(only)
+        work.write(work.text(value))
+        return value
+    except Wrong as e:
+        raise TemplateError(path, str(e)) from None
+    except RecursionError:
+        raise TemplateError(path, "nested too deep") from None
+    except UnicodeError:
+        raise TemplateError(path, "half a character (a lone surrogate) is no text") from None
+    except (ArithmeticError, TypeError, ValueError) as e:
+        raise TemplateError(path, str(e)) from None
+
+
+def _only_expression(tree: nodes.Template) -> nodes.Expr | None:
+    if len(tree.body) != 1 or not isinstance(tree.body[0], nodes.Output) or len(tree.body[0].nodes) != 1:
+        return None
+    node = tree.body[0].nodes[0]
+    return None if isinstance(node, nodes.TemplateData) else node
+
+
+def _parse(text: str, limits: Limits) -> nodes.Template:
+    if len(text) > limits.size:
+        raise Wrong(f"longer than {limits.size:,} bytes")
+    try:
+        tokens = _SYNTAX.lexer.tokeniter(text, None)
+        if next(islice(tokens, limits.tokens, None), None) is not None:
+            raise Wrong(f"more than {limits.tokens:,} words and signs")
+        return _SYNTAX.parse(text)
+    except TemplateSyntaxError as e:
+        where = f"line {e.lineno}: " if "\n" in text else ""
+        raise Wrong(f"{where}{e.message}") from None
+    except RecursionError:
+        raise Wrong("nested too deep") from None
+    except ValueError:
+        raise Wrong("a number of thousands of digits") from None
+
+
+def _wrong(tree: nodes.Template, names: Collection[str], limits: Limits) -> Iterator[str]:
+    known = set(names)
+    todo: list[tuple[nodes.Node, int]] = [(tree, 0)]
+    found: list[nodes.Node] = []
+    while todo:
+        node, depth = todo.pop()
+        if depth > limits.depth:
+            yield f"nested more than {limits.depth} levels deep"
+            return
+        found.append(node)
+        if isinstance(node, nodes.Name) and node.ctx == "store":
+            known.add(node.name)
+        if isinstance(node, nodes.For):
+            known.add("loop")
+        callee = isinstance(node, nodes.Call) and not isinstance(node.node, nodes.Getattr)
+        below = list(node.iter_child_nodes(exclude=("node",) if callee else None))
+        todo += [(child, depth + 1) for child in reversed(below)]
+    dashed = {id(node.right): node for node in found if isinstance(node, nodes.Sub)}
+    for node in found:
+        if type(node) not in AVAILABLE:
+            yield f"{type(node).__name__.lower()} is not available in templates"
+        elif isinstance(node, nodes.Name) and node.name not in known:
+            yield f"{node.name!r} is not known{_dashed(dashed.get(id(node)))}{did_you_mean(node.name, sorted(known))}"
+        elif isinstance(node, nodes.For) and node.recursive:
+            yield "a loop cannot be recursive"
+        elif isinstance(node, nodes.Filter | nodes.Test | nodes.Call):
+            yield from _wrong_call(node)
+
+
+def _dashed(node: nodes.Sub | None) -> str:
+    if node is None or not isinstance(node.left, nodes.Getattr) or not isinstance(node.right, nodes.Name):
+        return ""
+    return f" (a name with a dash is written {spelt(node.left.node)}['{node.left.attr}-{node.right.name}'])"
+
+
+def _wrong_call(node: nodes.Filter | nodes.Test | nodes.Call) -> Iterator[str]:
+    if node.dyn_args is not None or node.dyn_kwargs is not None:
+        yield "arguments cannot be given with a star"
+        return
+    if isinstance(node, nodes.Call):
+        if not isinstance(node.node, nodes.Getattr):
+            yield f"{spelt(node.node)}(): functions are not available in templates"
+            return
+        name = node.node.attr
+        if name not in METHOD_NAMES:
+            yield f"there is no method {name!r}{did_you_mean(name, sorted(METHOD_NAMES))}"
+            return
+        takers = [methods[name] for methods in METHODS.values() if name in methods]
+    else:
+        what, table = ("filter", FILTERS) if isinstance(node, nodes.Filter) else ("test", TESTS)
+        name = node.name
+        if name not in table:
+            yield f"there is no {what} {name!r}{did_you_mean(name, sorted(table))}"
+            return
+        takers = [table[name]]
+    args, named = [None] * (2 + len(node.args)), dict.fromkeys(str(pair.key) for pair in node.kwargs)
+    if not any(_takes(taker, args, named) for taker in takers):
+        yield f"{name} does not take these arguments"
+
+
+def _takes(function: Callable[..., Any], args: list[None], named: Mapping[str, None]) -> bool:
+    try:
+        inspect.signature(function).bind(*args, **named)
+    except TypeError:
+        return False
+    return True

@@ -1,0 +1,1 @@
+"""The whole daemon with the real Claude CLI against the scripted API."""
