@@ -16,7 +16,7 @@ from orchestr8d import config_values as v
 from orchestr8d.config_file import ConfigError as ConfigError
 from orchestr8d.config_file import ConfigFault, Key, Setting, fault, flatten, read_environ, read_file
 from orchestr8d.core import hooks as hook_rules
-from orchestr8d.core import patterns, task_input
+from orchestr8d.core import patterns, redact, task_input
 from orchestr8d.core.errors import did_you_mean
 from orchestr8d.core.model import PermissionMode
 
@@ -413,10 +413,17 @@ def _flat(config: Config) -> dict[str, Any]:
     return {".".join(key): value for key, value in flatten(msgspec.to_builtins(config)) if value not in ({}, [])}
 
 
-def to_toml(config: Config) -> str:
-    """The settings in force as TOML that `load` reads as the same; keys without a value stand in comments."""
+def to_tree(config: Config, *, secrets: bool = True) -> dict[str, Any]:
+    """The settings in force as dicts and lists; without `secrets` what looks like one is hidden."""
+    tree: dict[str, Any] = msgspec.to_builtins(config)
+    return tree if secrets else {section: redact.value(section, body) for section, body in tree.items()}
+
+
+def to_toml(config: Config, *, secrets: bool = True) -> str:
+    """The settings in force as TOML that `load` reads as the same, if it has the `secrets`; keys without a value stand
+    in comments."""
     lines: list[str] = []
-    tree = msgspec.to_builtins(config)
+    tree = to_tree(config, secrets=secrets)
     rules = [("hooks", {k: item for k, item in rule.items() if item is not None}) for rule in tree.pop("hooks")]
     for section, body in _sections(tree, ()):
         lines += ["", f"[{section}]"]

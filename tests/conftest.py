@@ -10,6 +10,8 @@ import pytest
 
 from tests.daemon import Daemon
 
+pytest_plugins = ["tests.messages_api.fixtures"]
+
 
 @pytest.fixture
 def make_daemon(tmp_path: Path) -> Iterator[Callable[..., Daemon]]:

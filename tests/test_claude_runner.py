@@ -32,7 +32,6 @@ from tests.messages_api import LOW_CREDIT, MessagesApi, answer, call, fail, limi
 from tests.messages_api.steps import Step
 from tests.running import until
 
-pytest_plugins = ["tests.messages_api.fixtures"]
 pytestmark = pytest.mark.slow
 
 BROUGHT = Agent("general-purpose", "general-purpose", None, "brought by the CLI")

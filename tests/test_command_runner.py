@@ -87,10 +87,12 @@ async def test_a_hundred_megabytes_cost_no_memory(bench: Bench) -> None:
 @pytest.mark.slow
 async def test_peak_memory_of_a_large_process(bench: Bench) -> None:
     outcome = await bench.run(sys.executable, "-c", "x = bytearray(400 << 20)")
+    # What a child was before its exec counts too, and that was a copy of this process.
+    ours = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
     assert outcome.resources is not None
-    assert 400 << 20 < outcome.resources.max_rss_bytes < 480 << 20
+    assert 400 << 20 < outcome.resources.max_rss_bytes < max(480 << 20, ours)
     small = await bench.run("true")
-    assert small.resources is not None and 0 < small.resources.max_rss_bytes < 400 << 20
+    assert small.resources is not None and 0 < small.resources.max_rss_bytes <= ours
 
 
 async def test_exit_code_with_the_last_words(bench: Bench) -> None:

@@ -323,6 +323,26 @@ hosts = ["x", "y"]
     assert load(file, {}) == c
 
 
+def test_what_is_shown_has_no_secrets(file: Path) -> None:
+    file.write_text("""
+[runners.claude.env]
+ANTHROPIC_API_KEY = "hunter2"
+ANTHROPIC_BASE_URL = "http://me:hunter2@localhost/"
+[claude.accounts.work]
+env = { CLAUDE_CODE_OAUTH_TOKEN = "hunter2" }
+[[hooks]]
+event = "Stop"
+[hooks.task]
+command = ["true"]
+env = { API_TOKEN = "hunter2" }
+""")
+    c = load(file, {})
+    assert config.to_toml(c).count("hunter2") == 4
+    for shown in (config.to_toml(c, secrets=False), str(config.to_tree(c, secrets=False))):
+        assert "hunter2" not in shown
+        assert "localhost" in shown
+
+
 KEYS = st.sampled_from(["a", "b", "'c d'", '"e.f"', "g-h"])
 VALUES = st.sampled_from(["1", "[\n  1,\n\n  2, # two\n]", '"""\n[no.header]\nx = 1\n"""', "{ x = 1, y = 2 }", "'#'"])
 

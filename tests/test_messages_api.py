@@ -25,7 +25,6 @@ from tests.messages_api import (
 )
 from tests.messages_api.steps import Step
 
-pytest_plugins = ["tests.messages_api.fixtures"]
 pytestmark = pytest.mark.slow
 
 BASH = ("--allowedTools", "Bash")

@@ -53,8 +53,6 @@ def show(path: Path | None, as_json: bool) -> None:
 
     settings = configuration.load(configuration.find(path, os.environ), os.environ)
     if as_json:
-        import msgspec
-
-        output.print_json(msgspec.to_builtins(settings))
+        output.print_json(configuration.to_tree(settings, secrets=False))
     else:
-        click.echo(configuration.to_toml(settings), nl=False)
+        click.echo(configuration.to_toml(settings, secrets=False), nl=False)

@@ -13,7 +13,6 @@ import pytest
 from tests.claude_cli import claude_binary
 from tests.daemon import Daemon
 
-pytest_plugins = ["tests.messages_api.fixtures"]
 MakeAgents = Callable[..., Daemon]
 # What of the CLI's environment the daemon has itself; the rest is the runner's.
 _OWN = {"PATH", "HOME", "TMPDIR", "CLAUDE_CONFIG_DIR"}

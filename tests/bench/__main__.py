@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from tests.bench import growth, idle, latency, runs, starts, submits
+from tests.bench import growth, hooks, idle, latency, runs, starts, submits
 from tests.bench.lines import HEADING, Line
 from tests.bench.setting import FULL, QUICK, Setting, setting
 
@@ -18,6 +18,7 @@ BENCHES: dict[str, Callable[[Setting], list[Line]]] = {
     "run": runs.run,
     "spooler": runs.spooler,
     "latency": latency.latency,
+    "hooks": hooks.hooks,
     "growth": growth.growth,
     "restart": starts.restart,
     "idle": idle.idle,

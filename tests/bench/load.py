@@ -29,6 +29,8 @@ class Plan(msgspec.Struct):
     connections: int = 64
     # Sent before the clock starts.
     warmup: int = 200
+    method: str = "POST"
+    status: int = 202
 
 
 class Load(msgspec.Struct):
@@ -47,9 +49,11 @@ class _Run:
     def __init__(self, plan: Plan) -> None:
         body = plan.body.encode()
         self.request = (
-            f"POST {plan.path} HTTP/1.1\r\nHost: 127.0.0.1:{plan.port}\r\nAuthorization: Bearer {plan.token}\r\n"
+            f"{plan.method} {plan.path} HTTP/1.1\r\nHost: 127.0.0.1:{plan.port}\r\n"
+            f"Authorization: Bearer {plan.token}\r\n"
             f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
         ).encode() + body
+        self.good = f"HTTP/1.1 {plan.status} ".encode()
         self.to_send = 0
         self.to_answer = 0
         self.latencies: list[float] = []
@@ -97,7 +101,7 @@ class _Connection(asyncio.Protocol):
             return
         run = self._run
         run.latencies.append(time.perf_counter() - self._sent)
-        run.refused += not self._got.startswith(b"HTTP/1.1 202")
+        run.refused += not self._got.startswith(run.good)
         self._got = b""
         run.to_answer -= 1
         if run.to_answer == 0:

@@ -83,14 +83,14 @@ class Setting:
         return path
 
     @contextlib.contextmanager
-    def daemon(self, database: Path | None = None) -> Iterator[Daemon]:
+    def daemon(self, database: Path | None = None, config: str = "") -> Iterator[Daemon]:
         """A daemon of its own, with the no-op route; it begins with a copy of `database`."""
         state = self.directory("state")
         if database is not None:
             shutil.copyfile(database, state / "orchestr8d.db")
             # Else the machine would go on writing a gigabyte while we measure.
             os.sync()
-        daemon = Daemon(state, CONFIG, module="tests.bench.server")
+        daemon = Daemon(state, CONFIG + config, module="tests.bench.server")
         daemon.start()
         try:
             yield daemon
@@ -116,9 +116,12 @@ def helper(module: str, plan: object, answer: type[T]) -> T:
     return msgspec.json.decode(done.stdout, type=answer)
 
 
-def put_load(daemon: Daemon, path: str, body: object, requests: int, connections: int) -> load.Load:
-    text = msgspec.json.encode(body).decode()
-    plan = load.Plan(daemon.port, daemon.token, path, text, requests, connections, warmup=max(2, requests // 20))
+def put_load(
+    daemon: Daemon, path: str, body: object, requests: int, connections: int, method: str = "POST", status: int = 202
+) -> load.Load:
+    text = "" if body is None else msgspec.json.encode(body).decode()
+    warmup = max(2, requests // 20)
+    plan = load.Plan(daemon.port, daemon.token, path, text, requests, connections, warmup, method, status)
     answer = helper("load", plan, load.Load)
     assert answer.refused == 0, f"{answer.refused} of {requests} requests to {path} were refused"
     return answer

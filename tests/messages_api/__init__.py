@@ -25,8 +25,7 @@ requests but counts, so any number of sessions run at once, and a session that i
 - `script(..., name="NAME")` tells conversations apart: in `api.requests`, in `api.wait(n, "NAME")`, and where attempts
   are counted (conversations with the same name and steps share their counts).
 
-A test module that says `pytest_plugins = ["tests.messages_api.fixtures"]` has the fixtures `messages_api`, `claude_env`
-and `claude`; `tests/claude_cli.py` has what they give.
+The fixtures are `messages_api`, `claude_env` and `claude` (fixtures.py); `tests/claude_cli.py` has what they give.
 """
 
 from tests.messages_api.server import MessagesApi, Request

@@ -19,7 +19,7 @@ TRACER = ["strace", "-D", "-f", "-qq", "-o", "/dev/null"]
 
 
 @pytest.mark.parametrize(
-    "fault", ["fdatasync:error=EIO:when=25+9", "pwrite64:error=EIO:when=120+61", "pwrite64:error=ENOSPC:when=120+61"]
+    "fault", ["fdatasync:error=EIO:when=25+9", "pwrite64:error=EIO:when=260+61", "pwrite64:error=ENOSPC:when=260+61"]
 )
 def test_writes_fail(make_daemon: Callable[..., Daemon], tmp_path: Path, fault: str) -> None:
     if not shutil.which("strace"):
