@@ -175,7 +175,7 @@ def _task(seq: int, created: int, spec: str, **columns: object) -> Task:
     row |= {
         "seq": seq, "id": uuid7(created), "kind": "command", "status": "queued", "queue": "default", "priority": 0,
         "rank": created, "user_id": "local", "attempt": 0, "retry_count": 0, "blockers": 0, "paused": 0,
-        "wake_is_delay": 0, "created_at": created, "updated_at": created, "spec": spec,
+        "wake_is_delay": 0, "lane": "", "created_at": created, "updated_at": created, "spec": spec,
     }  # fmt: skip
     return Task(**{**row, **columns})  # type: ignore[arg-type]  # the columns of the table
 
