@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +22,12 @@ _OWN = {"PATH", "HOME", "TMPDIR", "CLAUDE_CONFIG_DIR"}
 def make_agents(make_daemon: Callable[..., Daemon], claude_env: dict[str, str]) -> MakeAgents:
     """Makes daemons (not started); `config` is added to theirs, `env` to the runner's variables."""
 
-    def make(config: str = "", **env: str) -> Daemon:
+    def make(config: str = "", wrap: Sequence[str] = (), **env: str) -> Daemon:
         runner = {name: value for name, value in claude_env.items() if name not in _OWN} | env
         lines = [f"{name} = {json.dumps(value)}" for name, value in runner.items()]
         head = f'[runners.claude]\nbin = "{claude_binary()}"\n[runners.claude.env]\n'
         own = {name: value for name, value in claude_env.items() if name in _OWN}
-        return make_daemon(head + "\n".join(lines) + "\n" + config, env=own)
+        return make_daemon(head + "\n".join(lines) + "\n" + config, env=own, wrap=wrap)
 
     return make
 

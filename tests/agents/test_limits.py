@@ -31,7 +31,7 @@ def state(daemon: Daemon) -> str:
 
 def test_a_limit_with_a_reset(make_agents: MakeAgents, messages_api: MessagesApi, work: Path) -> None:
     daemon = make_agents(f"[claude.accounts.team]\nconcurrency = {SLOTS}\n", **SUBSCRIPTION).start()
-    resets_at = int(time.time()) + 20
+    resets_at = int(time.time()) + 12
     # Whoever asks first is refused, as many as run at that moment; all have one script, and so one count.
     prompt = script(say("done", first=[limit_reached(resets_at)] * SLOTS))
     daemon.request("POST", "/api/v1/queues/default/pause")
@@ -56,19 +56,37 @@ def test_a_limit_with_a_reset(make_agents: MakeAgents, messages_api: MessagesApi
 
 
 def test_a_limit_without_a_reset(make_agents: MakeAgents, messages_api: MessagesApi, work: Path) -> None:
-    daemon = make_agents("[claude.accounts.team]\nconcurrency = 2\n").start()
-    # Two run, each refused three times by a CLI that tries again by itself.
-    prompt = script(say("done", first=[fail(429)] * 6))
+    """The daemon's clock runs 30 times as fast, so that its backoff of 1 and 2 minutes is short."""
+    faster = ("faketime", "-f", "+0 x30")
+    daemon = make_agents("[claude.accounts.team]\nconcurrency = 2\n", wrap=faster).start()
+    # Two run, each refused three times by a CLI that tries again by itself; then one probes, and is refused likewise.
+    prompt = script(say("done", first=[fail(429)] * 9))
     tasks = [ask(daemon, work, prompt, max_retries=0) for _ in range(4)]
-    until(lambda: all(daemon.task(task)["status"] == "parked" for task in tasks))
-    (account,) = limits(daemon)["accounts"]
-    assert (account["state"], account["reset_at"] is not None) == ("limited", True)
-    assert len(messages_api.requests) == 6
-    # A person knows better than the backoff.
-    assert daemon.request("POST", "/api/v1/limits/team/open")[0] == 200
     done = [daemon.wait(task, timeout=90) for task in tasks]
     assert {(t["status"], t["retry_count"]) for t in done} == {("completed", 0)}
-    assert len(messages_api.requests) == 10
+    asked = messages_api.requests
+    assert len(asked) == 9 + 4
+    assert len({request.session for request in asked[6:9]}) == 1
+    # The next probe is let through alone as well, and opens the account for the rest.
+    first, *rest = sorted((a for t in done for a in t["attempts"] if a["status"] == "completed"), key=started)
+    assert all(a["started_at"] >= first["ended_at"] for a in rest)
+
+
+def started(attempt: dict[str, Any]) -> str:
+    return str(attempt["started_at"])
+
+
+def test_a_person_knows_better_than_a_backoff(
+    make_agents: MakeAgents, messages_api: MessagesApi, work: Path
+) -> None:
+    daemon = make_agents("[claude.accounts.team]\nconcurrency = 1\n").start()
+    task = ask(daemon, work, script(say("done", first=[fail(429)] * 3)), max_retries=0)
+    daemon.wait_until(task, "parked")
+    (account,) = limits(daemon)["accounts"]
+    assert (account["state"], account["reset_at"] is not None) == ("limited", True)
+    assert daemon.request("POST", "/api/v1/limits/team/open")[0] == 200
+    assert daemon.wait(task)["status"] == "completed"
+    assert len(messages_api.requests) == 4
 
 
 def test_agents_side_by_side_keep_to_one_budget(
