@@ -209,8 +209,17 @@ def store_path(config: Config, state: Path) -> Path:
 def load(path: Path | None, environ: Mapping[str, str]) -> Config:
     """The environment's settings over the file's over the defaults. ConfigError names every fault."""
     written = read_file(path) if path is not None else []
+    return _loaded(written + read_environ(environ, written), _misspelt(environ))
+
+
+def server(path: Path | None, environ: Mapping[str, str]) -> Server:
+    """Where the daemon listens. What else is set is not looked at: checking all takes longer than a hook may."""
+    written = read_file(path) if path is not None else []
     settings = written + read_environ(environ, written)
-    faults = _misspelt(environ)
+    return _loaded([setting for setting in settings if setting.key[0] == "server"], []).server
+
+
+def _loaded(settings: Sequence[Setting], faults: list[ConfigFault]) -> Config:
     values: dict[Key, Any] = {}
     sources: dict[Key, Setting] = {}
     for setting in settings:

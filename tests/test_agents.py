@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -257,16 +258,35 @@ async def test_what_cannot_be_used_is_named_and_holds_nobody_up(box: Box) -> Non
     assert said == f"there is no agent 'pipe'; {agents}/pipe.md is no regular file"
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+@contextmanager
+def without_privileges(path: Path) -> Iterator[None]:
+    """Root may read everything: here it is somebody else, who can reach `path` and owns nothing there."""
+    if os.geteuid() != 0:
+        yield
+        return
+    opened = {above: mode for above in path.parents if (mode := above.stat().st_mode) & 0o011 != 0o011}
+    for above, mode in opened.items():
+        above.chmod(mode | 0o011)
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+        for above, mode in opened.items():
+            above.chmod(mode)
+
+
 async def test_what_may_not_be_read(box: Box) -> None:
     agents = box.project / ".claude" / "agents"
     write(agents / "a.md").chmod(0)
+    agents.chmod(0o755)
     write(agents / "shut" / "b.md").parent.chmod(0)
     try:
-        assert await box.ignored() == [
-            "P/.claude/agents/a.md: cannot be read: Permission denied",
-            "P/.claude/agents/shut: cannot be read: Permission denied",
-        ]
+        with without_privileges(agents):
+            assert await box.ignored() == [
+                "P/.claude/agents/a.md: cannot be read: Permission denied",
+                "P/.claude/agents/shut: cannot be read: Permission denied",
+            ]
     finally:
         (agents / "shut").chmod(0o700)
 

@@ -138,12 +138,15 @@ def test_without_its_result_each_of_them_has_crashed(name: str) -> None:
         ([synthetic("billing_error", parent_tool_use_id="t"), api_failure(400)], "invalid_request"),
         ([api_failure(404, "not_found_error")], "invalid_request"),
         ([api_failure(413, terminal_reason="image_error")], "invalid_request"),
+        ([api_failure(None, terminal_reason="blocking_limit")], "invalid_request"),
+        ([api_failure(None, stop_reason="refusal")], "invalid_request"),
         ([api_failure(408)], "crashed"),
         ([api_failure(500, "api_error")], "crashed"),
         ([synthetic("server_error"), api_failure(None)], "crashed"),
         ([result(is_error=True, subtype="error_during_execution", errors=["No conversation found"])], "crashed"),
         ([result(is_error=True, subtype="error_max_structured_output_retries")], "schema"),
         ([result(result="UserPromptSubmit operation blocked by hook", num_turns=0)], "denied"),
+        ([result(result="", terminal_reason="hook_stopped")], "denied"),
         # An overload that was got over, and a limit that only a later turn ran into.
         ([synthetic("overloaded"), result()], "completed"),
         ([result(), api_failure(429)], "limit"),
@@ -151,6 +154,20 @@ def test_without_its_result_each_of_them_has_crashed(name: str) -> None:
 )
 def test_failures(given: list[Record], expected: str) -> None:
     assert kind(judge(evidence(*given), 0 if expected in ("completed", "denied") else 1, Wanted())) == expected
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({"subtype": "error_during_execution"}, "crashed"),
+        ({"subtype": "error_max_turns"}, "max_turns"),
+        ({"terminal_reason": "aborted_tools"}, "crashed"),
+        ({"terminal_reason": "aborted_streaming"}, "crashed"),
+        ({"subtype": None, "terminal_reason": None}, "completed"),
+    ],
+)
+def test_what_is_not_marked_as_an_error_may_be_one(fields: Record, expected: str) -> None:
+    assert kind(judge(evidence(result(**fields)), 0, Wanted())) == expected
 
 
 @pytest.mark.parametrize(

@@ -30,6 +30,7 @@ from orchestr8d.task_runners.claude import ClaudeRunner, no_bypass_reason, off_r
 from tests.claude_cli import SUBSCRIPTION, claude_binary
 from tests.messages_api import LOW_CREDIT, MessagesApi, answer, call, fail, limit_reached, say, script, use
 from tests.messages_api.steps import Step
+from tests.repositories import commit, git, repository
 from tests.running import until
 
 pytestmark = pytest.mark.slow
@@ -160,6 +161,15 @@ async def test_the_agent_comes_from_its_definition(bench: Bench, messages_api: M
     assert messages_api.requests[-1].body["model"].startswith("claude-sonnet")
 
 
+async def test_a_definition_may_hold_half_a_character(bench: Bench, messages_api: MessagesApi) -> None:
+    async def odd(name: str, cwd: str) -> Agent:
+        return msgspec.structs.replace(REVIEWER, description="half of one: \ud83d", body="You are\0\u2028ODD.")
+
+    runner = ClaudeRunner(bench.processes, bench.clock, bench.env, lambda: bench.settings, odd, bench.root)
+    assert (await runner.run(bench.attempt("hello", "reviewer"))).status == "completed"
+    assert "ODD." in json.dumps(messages_api.requests[-1].body["system"])
+
+
 async def test_an_account_that_is_gone(bench: Bench, messages_api: MessagesApi) -> None:
     """The daemon's own login is no stand-in for it."""
     outcome = await bench.run("hello", session=Session(str(uuid4()), account="work"))
@@ -187,6 +197,15 @@ async def test_denied(bench: Bench) -> None:
     assert not (bench.cwd / "file").exists()
     assert (await bench.run(prompt, allowed_tools=["Bash(python3 *)", "Write"])).status == "completed"
     assert (bench.cwd / "file").exists()
+
+
+async def test_stopped_by_a_hook(bench: Bench) -> None:
+    stop = {"type": "command", "command": """echo '{"continue": false}'"""}
+    (bench.cwd / ".claude").mkdir()
+    (bench.cwd / ".claude/settings.json").write_text(json.dumps({"hooks": {"PostToolUse": [{"hooks": [stop]}]}}))
+    outcome = await bench.run(script(use("Bash", command="echo 1"), say("never")), allowed_tools=BASH)
+    assert (kind(outcome), outcome.exit_code) == ("denied", 0)
+    assert message(outcome) == "a hook stopped the run: the work is not done"
 
 
 async def test_tools_and_modes_of_the_configuration_hold_where_the_task_says_nothing(bench: Bench) -> None:
@@ -299,6 +318,14 @@ async def test_prompts_reach_the_model_as_they_are(bench: Bench, messages_api: M
     assert texts[-1] == (" " + prompt if prompt[0] == "/" else prompt)
 
 
+@pytest.mark.parametrize("prompt", ["", " \n", "x" * 6_000_000], ids=["empty", "blank", "too long"])
+async def test_prompts_that_would_only_be_refused_again(
+    bench: Bench, messages_api: MessagesApi, prompt: str
+) -> None:
+    assert kind(await bench.run(prompt)) == "invalid_request"
+    assert messages_api.requests == []
+
+
 QUOTE = "429 rate limit exceeded, 529 overloaded_error, Claude AI usage limit reached|1800000000, authentication_error"
 
 
@@ -326,14 +353,15 @@ async def test_quotes_change_nothing(bench: Bench) -> None:
         (LOW_CREDIT, "failed", "billing", "billing"),
         (fail(402), "failed", "billing", "billing"),
         (fail(404), "failed", "invalid_request", None),
+        (say("no", stop_reason="refusal"), "failed", "invalid_request", None),
         (say("x", drop="start"), "failed", "crashed", None),
     ],
-    ids=["429", "529", "529 in an answer", "401", "403", "400", "low credit", "402", "404", "cut"],
+    ids=["429", "529", "529 in an answer", "401", "403", "400", "low credit", "402", "404", "refusal", "cut"],
 )
 async def test_refusals(bench: Bench, step: Step, status: str, expected: str, limited: str | None) -> None:
     bench.accounts["work"] = {}
     session = Session(str(uuid4()), account="work")
-    outcome = await bench.run(script(step), env=NO_RETRIES, session=session)
+    outcome = await bench.run(script(step, step, step), env=NO_RETRIES, session=session)
     assert (outcome.status, kind(outcome)) == (status, expected)
     if limited is None:
         assert outcome.limited is None
@@ -374,6 +402,22 @@ async def test_stalled(bench: Bench, messages_api: MessagesApi) -> None:
 
 async def test_timeout(bench: Bench) -> None:
     assert kind(await bench.run(script(say("x", gate="never")), timeout=1.5)) == "timeout"
+
+
+async def test_what_a_run_without_a_result_has_cost(bench: Bench, messages_api: MessagesApi) -> None:
+    """The CLI writes it down when it is asked to end."""
+    session = Session(str(uuid4()))
+    prompt = script(use("Bash", command="echo 1"), use("Bash", command="echo 2"), say("x", gate="never"))
+    first = await bench.run(prompt, session=session, allowed_tools=BASH, timeout=4.0)
+    assert (kind(first), cost(first)) == ("timeout", pytest.approx(2 * ONCE))
+    assert first.usage is not None and (first.usage.output_tokens, len(first.usage.by_model)) == (60, 1)
+    # Nothing was spent since: that is not known, and not 0.
+    again = Session(session.id, begun=True, spent_usd=cost(first))
+    second = await bench.run(prompt, session=again, allowed_tools=BASH, timeout=4.0)
+    assert (kind(second), second.usage) == ("timeout", None)
+    # A fork's account begins with what the other conversation had cost.
+    fork = await bench.run(prompt, session_id=session.id, allowed_tools=BASH, timeout=4.0)
+    assert (kind(fork), cost(fork)) == ("timeout", pytest.approx(2 * ONCE))
 
 
 @pytest.mark.parametrize("why", ["cancelled", "interrupted"])
@@ -438,12 +482,12 @@ async def test_an_interrupted_session_goes_on_where_it_was(bench: Bench, message
     running = asyncio.create_task(bench.runner.run(run))
     await asyncio.to_thread(messages_api.wait, 2)
     run.stop.ask("interrupted")
-    assert await running == Outcome(status="interrupted")
+    first = await running
+    assert (first.status, cost(first)) == ("interrupted", pytest.approx(ONCE))
     messages_api.open("go")
-    outcome = await bench.run(prompt, session=Session(session.id, begun=True), allowed_tools=BASH)
+    outcome = await bench.run(prompt, session=Session(session.id, True, cost(first)), allowed_tools=BASH)
     assert (outcome.status, outcome.result, (bench.cwd / "file").read_text()) == ("completed", b"fine", "x\n")
-    # What the interrupted attempt had cost comes with it.
-    assert cost(outcome) == pytest.approx(2 * ONCE)
+    assert cost(outcome) == pytest.approx(ONCE)
 
 
 @pytest.mark.parametrize("left", [None, b"", b'{"type":"mode"}\n'], ids=["nothing", "empty", "no messages"])
@@ -555,10 +599,12 @@ async def test_progress(bench: Bench, messages_api: MessagesApi) -> None:
 async def test_the_environment_is_built(bench: Bench) -> None:
     bench.env |= {"LC_ALL": "C", "SECRET": "x", "XDG_CACHE_HOME": "/x"}
     bench.set(env=bench.settings.env | {"A": "runner", "B": "runner", "C": "runner"})
-    bench.accounts["work"] = {"B": "account", "C": "account"}
+    # Whose login it is, is the account's to say: the limits that are met are laid to it.
+    bench.accounts["work"] = {"B": "account"}
     session = Session(str(uuid4()), account="work")
     prompt = script(use("Bash", command="env >env.txt"), say("done"))
-    assert (await bench.run(prompt, session=session, env={"C": "task"}, allowed_tools=BASH)).status == "completed"
+    outcome = await bench.run(prompt, session=session, env={"B": "task", "C": "task"}, allowed_tools=BASH)
+    assert outcome.status == "completed"
     seen = dict(line.split("=", 1) for line in (bench.cwd / "env.txt").read_text().splitlines() if "=" in line)
     assert (seen["A"], seen["B"], seen["C"], seen["XDG_CACHE_HOME"]) == ("runner", "account", "task", "/x")
     assert seen["ORCHESTR8_TASK_ID"].startswith("t-")
@@ -573,10 +619,7 @@ async def test_mcp_servers_of_the_task_are_in_no_command_line(bench: Bench) -> N
 
 
 async def test_a_worktree(bench: Bench) -> None:
-    git = ["git", "-C", str(bench.cwd), "-c", "user.name=x", "-c", "user.email=x@example.com"]
-    (bench.cwd / "kept").write_text("1")
-    for command in (["init", "-q"], ["add", "."], ["commit", "-qm", "first"]):
-        subprocess.run([*git, *command], check=True)
+    repository(bench.cwd)
     prompt = script(use("Write", file_path="new.txt", content="x"), say("done"))
     outcome = await bench.run(prompt, isolation="worktree", check=["test", "-e", "new.txt"])
     assert (outcome.status, outcome.error) == ("completed", None)
@@ -585,6 +628,56 @@ async def test_a_worktree(bench: Bench) -> None:
     assert outcome.files_created == [str(Path(outcome.worktree.path, "new.txt"))]
     idle = await bench.run("hello", isolation="worktree")
     assert (idle.status, idle.worktree) == ("completed", None)
+
+
+async def test_files_that_go_with_their_worktree_are_not_named(bench: Bench) -> None:
+    (repository(bench.cwd) / ".git/info/exclude").write_text("ignored\n")
+    elsewhere = str(bench.cwd / "elsewhere")
+    prompt = script(use("Write", file_path="ignored", content="x"), use("Write", file_path=elsewhere, content="x"))
+    outcome = await bench.run(prompt, isolation="worktree", runner_args=[f"--add-dir={bench.cwd}"])
+    assert (outcome.status, outcome.worktree, outcome.files_created) == ("completed", None, [elsewhere])
+
+
+@pytest.mark.parametrize(
+    ("first", "kept", "told"), [(None, False, None), ("new", True, ["new"]), ("ignored", True, None)]
+)
+async def test_a_parked_task_s_worktree_is_kept_for_what_is_in_it(
+    bench: Bench, first: str | None, kept: bool, told: list[str] | None
+) -> None:
+    """The task may wait for long, and be cancelled then."""
+    (repository(bench.cwd) / ".git/info/exclude").write_text("ignored\n")
+    steps = [] if first is None else [use("Write", file_path=first, content="x")]
+    run = bench.attempt(script(*steps, fail(429)), env=NO_RETRIES, isolation="worktree")
+    outcome = await bench.runner.run(run)
+    assert (outcome.status, (bench.root / "worktrees" / run.task_id).exists()) == ("parked", kept)
+    assert (outcome.worktree and outcome.worktree.files_changed) == told
+
+
+async def test_a_new_file_in_a_submodule_keeps_the_worktree(bench: Bench) -> None:
+    library, local = repository(bench.root / "library"), ("-c", "protocol.file.allow=always")
+    git(repository(bench.cwd), *local, "submodule", "--quiet", "add", str(library), "library")
+    commit(bench.cwd, "second")
+    update = use("Bash", command=f"git {' '.join(local)} submodule --quiet update --init")
+    prompt = script(update, use("Write", file_path="library/new", content="x"), say("done"))
+    outcome = await bench.run(prompt, isolation="worktree", allowed_tools=BASH)
+    assert outcome.worktree is not None and outcome.worktree.files_changed == ["library"]
+    assert Path(outcome.worktree.path, "library/new").exists()
+
+
+async def test_a_success_is_kept_when_its_worktree_cannot_be_looked_at(
+    bench: Bench, messages_api: MessagesApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repository(bench.cwd)
+    broken = bench.root / "broken"
+    broken.mkdir()
+    (broken / "git").write_bytes(b"\0")
+    (broken / "git").chmod(0o755)
+    running = asyncio.create_task(bench.run(script(say("done", gate="go")), isolation="worktree"))
+    await asyncio.to_thread(messages_api.wait)
+    monkeypatch.setenv("PATH", str(broken))
+    messages_api.open("go")
+    outcome = await running
+    assert (outcome.status, outcome.result, outcome.worktree) == ("completed", b"done", None)
 
 
 async def test_no_worktree_without_a_repository(bench: Bench) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
@@ -60,10 +61,25 @@ class Box:
     ({"event": ".*", "cwd": "^work"}, sample("Stop"), False),
     ({"event": ".*", "prompt": "deploy"}, sample("UserPromptSubmit", prompt="please deploy"), True),
     ({"event": ".*", "prompt": "deploy"}, sample("UserPromptSubmit", prompt=["deploy"]), False),
-    ({"event": ".*", "prompt": "deploy"}, sample("UserPromptSubmit", prompt="x" * 10_000 + "deploy"), False),
+    ({"event": ".*", "prompt": "deploy"}, sample("UserPromptSubmit", prompt="x" * 4096 + "deploy"), False),
+    ({"event": ".*", "prompt": ".*deploy"}, sample("UserPromptSubmit", prompt="please\ndeploy it"), True),
+    ({"event": ".*", "prompt": ".*?deploy"}, sample("UserPromptSubmit", prompt="please deploy"), True),
+    ({"event": ".*", "prompt": ".*"}, sample("UserPromptSubmit", prompt=""), True),
+    ({"event": ".*", "prompt": ".*|x{2}"}, sample("UserPromptSubmit", prompt="y"), True),
 ])  # fmt: skip
 def test_what_matches(more: dict[str, Any], hook: dict[str, Any], expected: bool) -> None:
     assert hooks.matches(rule(**more), hook) is expected
+
+
+@pytest.mark.parametrize("pattern", [
+    ".*foo.*bar", ".*(deploy|ship).*", r"\s+!", r"\w+@\w+\.com", "(?i)please.*review.*now",
+])  # fmt: skip
+def test_a_pattern_as_people_write_it_holds_nobody_up(pattern: str) -> None:
+    asked = rule(".*", prompt=pattern)
+    begun = time.process_time()
+    for prompt in ("a" * 100_000, " " * 100_000 + "x", "please review bug fix foo " * 4000):
+        assert not hooks.matches(asked, {"hook_event_name": "Stop", "prompt": prompt})
+    assert time.process_time() - begun < 0.4
 
 
 def test_every_sample_is_matched_by_its_event_alone() -> None:

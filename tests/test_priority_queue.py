@@ -159,3 +159,28 @@ async def test_a_closed_queue_claims_no_more(bench: Bench) -> None:
     await loop
     await bench.hand.add("late")
     assert bench.claimed.empty()
+
+
+@pytest.mark.parametrize("reason", ["edit", "cascade"])
+async def test_a_due_time_that_came_nearer_is_met_while_no_slot_is_free(bench: Bench, reason: str) -> None:
+    """Neither has an event that says so: a deadline set with what queues the task, a cascade that goes on in steps."""
+    from orchestr8d.store.sqlite.follow import CASCADE_STEP
+    from tests.store.helpers import new
+    from tests.store.test_steering import to
+
+    hand = bench.hand
+    bench.slots = 0
+    first = await hand.add("first", delay=3600.0)
+    if reason == "cascade":
+        await hand.add_all(*[new(depends_on=[first.id]) for _ in range(CASCADE_STEP)])
+        await hand.add(depends_on=[first.id])
+    loop = asyncio.create_task(bench.queue.run())
+    await until(lambda: bench.claims)
+    before = bench.claims
+    if reason == "edit":
+        await bench.store.edit(first.id, to(run_at=None, deadline=60.0))
+    else:
+        await bench.store.cancel(first.id)
+    await until(lambda: bench.claims > before)
+    bench.queue.close()
+    await loop

@@ -139,6 +139,28 @@ async def test_any_one_trace_is_enough(repo: Path, root: Path, leave: str) -> No
     assert await settle(root, str(repo), ID) is not None
 
 
+@pytest.mark.parametrize("left", [[], ["new"]])
+async def test_a_branch_that_the_agent_deleted(repo: Path, root: Path, left: list[str]) -> None:
+    before = branches(repo)
+    cwd = Path(await add(root, str(repo), ID))
+    for name in left:
+        (cwd / name).write_text("x\n")
+    git(cwd, "update-ref", "-d", "HEAD")
+    found = await settle(root, str(repo), ID)
+    assert (found and found.files_changed) == (left or None)
+    assert (cwd.exists(), branches(repo)) == (bool(left), before)
+
+
+async def test_one_that_cannot_be_made_leaves_no_branch(repo: Path, root: Path) -> None:
+    (repo / ".git/info/attributes").write_text("* filter=broken\n")
+    git(repo, "config", "filter.broken.smudge", "false")
+    git(repo, "config", "filter.broken.required", "true")
+    before = branches(repo)
+    with pytest.raises(NoWorktree, match="smudge filter broken failed"):
+        await add(root, str(repo), ID)
+    assert branches(repo) == before
+
+
 async def test_another_branch_of_the_agent_counts(repo: Path, root: Path) -> None:
     cwd = Path(await add(root, str(repo), ID))
     git(cwd, "switch", "--quiet", "-c", "feature")

@@ -10,7 +10,7 @@ from functools import partial
 from typing import Literal, NamedTuple
 
 from orchestr8d.cli import exits
-from orchestr8d.cli.output import printable, short
+from orchestr8d.cli.output import fault, printable, short
 from orchestr8d.client.answers import Json
 from orchestr8d.client.streams import PATIENCE
 from orchestr8d.client.sync import Client
@@ -135,6 +135,6 @@ def outcome(last: Json, describe: Callable[[], str] | None = None) -> None:
 def failure(client: Client, task_id: str) -> str:
     """Why a task has no success to show, in a line."""
     task = client.task(task_id)
-    error = task.get("error") or {}
-    parts = [str(error[name]) for name in ("kind", "message") if error.get(name)]
-    return printable(": ".join([f"task {short(task_id)} {task['status']}", *parts]))
+    why, status = fault(task), str(task["status"])
+    said = why if why.startswith(status) else f"{status}: {why}" if why else status
+    return printable(f"task {short(task_id)} {said}")

@@ -116,6 +116,13 @@ def what(task: Json) -> str:
     return f"{task['agent']}: {said}" if task.get("agent") else str(said)
 
 
+def fault(task: Json) -> str:
+    """Why a task failed or was cancelled, as far as it is known: `exit: exit code 2`, `cancelled on request`."""
+    error = task.get("error") or {}
+    kind, message = str(error.get("kind") or ""), str(error.get("message") or "")
+    return message if message.startswith(f"{kind} ") else f"{kind}: {message}" if message else kind
+
+
 def line(task: Json) -> str:
     """What it is, what it took, and why it waits or failed: `reviewer: Look at it  ($0.42, 14 turns)  [max_turns]`."""
     why = reasons(task) or (task.get("error") or {}).get("kind") or ""

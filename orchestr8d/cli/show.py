@@ -32,14 +32,13 @@ def status(typed: str, as_json: bool) -> None:
 
 
 def _fields(short: Json, task: Json) -> list[tuple[str, object]]:
-    error = task.get("error") or {}
     return [
         ("task", task["id"]),
         ("status", short["status"]),
         ("what", output.what(task)),
         ("model", (task.get("options") or {}).get("model")),
         ("waiting for", output.reasons(short)),
-        ("error", ": ".join(str(error[name]) for name in ("kind", "message") if error.get(name))),
+        ("error", output.fault(task)),
         ("progress", output.progress(short["progress"])),
         ("attempt", _attempt(short, task)),
         ("next retry", output.local(short.get("next_retry_at"))),

@@ -57,6 +57,7 @@ class _Submit(click.Command):
     metavar="[FILE]",
     help="Give the task a file, or our own stdin, to read.",
 )
+@click.option("--title", metavar="TEXT", help="What lists show instead of the command or prompt.")
 @click.option("--priority", metavar="P", help="critical, high, normal, low, or -100 to 100.")
 @click.option("--queue", metavar="NAME", help="The queue to wait in.")
 @click.option("--wait", "wait", is_flag=True, help="Wait for the end; exit with 0 only if the task succeeded.")
@@ -66,7 +67,7 @@ class _Submit(click.Command):
 @click.pass_context
 def submit(ctx: click.Context, prompt: tuple[str, ...], agent: str | None, prompt_file: str | None,
            pairs: tuple[str, ...], env: tuple[str, ...], clean_env: bool, cwd: Path | None, stdin: str | None,
-           priority: str | None, queue: str | None, wait: bool, follow: bool, timeout: float | None,
+           title: str | None, priority: str | None, queue: str | None, wait: bool, follow: bool, timeout: float | None,
            as_json: bool) -> None:  # fmt: skip
     """Hand over a command, or a prompt for an agent.
 
@@ -80,6 +81,8 @@ def submit(ctx: click.Context, prompt: tuple[str, ...], agent: str | None, promp
     """
     check_waiting(wait, follow, timeout, as_json)
     options = common.parse_options(pairs) | given(ctx)
+    if title is not None:
+        options["title"] = title
     if priority is not None:
         options["priority"] = common.whole_number(priority)
     if queue is not None:

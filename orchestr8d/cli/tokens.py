@@ -28,12 +28,15 @@ def token() -> None:
 @click.option("--expires", metavar="TIME", help="A duration such as 90d, or a time such as 2027-01-01T00:00:00Z.")
 @click.option("--user", "user_id", metavar="NAME", help="Bind it to a user: what it submits is theirs.")
 @click.option("--runner", "runners", multiple=True, metavar="KIND", help="Bind it to kinds of task, such as command.")
+@click.option("--agent", "agents", multiple=True, metavar="NAME", help="Bind it to agents, as tasks name them.")
 @common.json_option
 def create(name: str, scope: str, expires: str | None, user_id: str | None, runners: tuple[str, ...],
-           as_json: bool) -> None:  # fmt: skip
+           agents: tuple[str, ...], as_json: bool) -> None:  # fmt: skip
     """Make a token and print it: this once, it is stored as a hash."""
     with common.connect() as client:
-        made = client.create_token(name, scope, expires=expires, user_id=user_id, runners=list(runners) or None)
+        made = client.create_token(
+            name, scope, expires=expires, user_id=user_id, runners=list(runners) or None, agents=list(agents) or None
+        )
     if as_json:
         output.print_json(made)
         return

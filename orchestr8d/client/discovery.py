@@ -40,7 +40,7 @@ def find(environ: Mapping[str, str]) -> Endpoint:
     if _listening(state / SOCKET):
         return Endpoint(socket=str(state / SOCKET), token=token)
     try:
-        server = config.load(config.find(None, environ), environ).server
+        server = config.server(config.find(None, environ), environ)
     except config.ConfigError:
         raise ValueError("the configuration has faults: `orchestr8d config check` lists them") from None
     if server.socket and _listening(Path(server.socket)):

@@ -161,11 +161,14 @@ class Verbs(ABC, Generic[One, Many]):
         *,
         user_id: str | None = None,
         runners: Sequence[str] | None = None,
+        agents: Sequence[str] | None = None,
         expires: str | None = None,
         idempotency_key: str | None = None,
     ) -> One:
         """A new token; its text stands in this one answer and nowhere else."""
-        fields = {"name": name, "scope": scope, "user_id": user_id, "runners": runners, "expires": expires}
+        fields = {
+            "name": name, "scope": scope, "user_id": user_id, "runners": runners, "agents": agents, "expires": expires,
+        }  # fmt: skip
         return self._one(requests.create_token(fields, self._key(idempotency_key)))
 
     def tokens(self) -> Many:

@@ -55,10 +55,11 @@ class Granted(msgspec.Struct):
 
 
 class Refused(msgspec.Struct):
-    """It waits for `fund`, or fails."""
+    """It waits for `fund`, or fails. `for_good`: what others have set aside would not do either, if it came back."""
 
     fund: Fund | None
     error: Error | None = None
+    for_good: bool = False
 
 
 def name_of(parked_for: str) -> str:
@@ -84,7 +85,8 @@ def tokens(usage: Usage) -> int:
 
 
 def amount(unit: str, usage: Usage) -> float:
-    return usage.cost_usd if unit == "usd" else float(tokens(usage))
+    # Whatever a runner says: nobody gets money back for having run.
+    return max(0.0, usage.cost_usd if unit == "usd" else float(tokens(usage)))
 
 
 def own_left(task: Task) -> float | None:
@@ -125,13 +127,12 @@ def reserve(funds: Sequence[Fund], wants: Mapping[str, float], own: float | None
     short = [fund for fund in funds if not _useful(fund.left, wants[fund.budget.name])]
     for fund in short:
         b = fund.budget
-        # What others have set aside may come back; what is spent does not.
-        if b.on_exceed == "fail" and not _useful(b.amount - fund.used, wants[b.name]):
+        if b.on_exceed == "fail" and _for_good(fund, wants):
             whose = f" for {b.per} {fund.key}" if fund.key else ""
             spent = f"{fund.used:g} of {b.amount:g} {b.unit}"
             return Refused(fund, Error("budget", f"budget {b.name} is spent{whose}: {spent}"))
     if short:
-        return Refused(short[0])
+        return Refused(short[0], for_good=_for_good(short[0], wants))
     amounts = [min(wants[fund.budget.name], fund.left) for fund in funds]
     caps = [given for fund, given in zip(funds, amounts, strict=True) if fund.budget.unit == "usd"]
     cap = min([*caps, *([] if own is None else [own])], default=None)
@@ -139,6 +140,11 @@ def reserve(funds: Sequence[Fund], wants: Mapping[str, float], own: float | None
         # What one of them does not give, the others need not keep.
         amounts = [min(a, cap) if f.budget.unit == "usd" else a for f, a in zip(funds, amounts, strict=True)]
     return Granted(amounts, cap)
+
+
+def _for_good(fund: Fund, wants: Mapping[str, float]) -> bool:
+    # What others have set aside may come back; what is spent does not.
+    return not _useful(fund.budget.amount - fund.used, wants[fund.budget.name])
 
 
 def _useful(left: float, want: float) -> bool:

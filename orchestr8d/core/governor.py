@@ -133,6 +133,7 @@ class Capacity:
 
 def learn(account: Valve, breaker: Valve, ended: Outcome, attempt_id: str, now: int, draw: float) -> list[Valve]:
     """The account's and the breaker's valves after an attempt ended; `draw` is a random number in [0, 1)."""
+    account, breaker = _unless_over(account, now), _unless_over(breaker, now)
     limited = ended.limited
     if limited is None:
         usage = ended.usage
@@ -148,6 +149,11 @@ def learn(account: Valve, breaker: Valve, ended: Outcome, attempt_id: str, now: 
     if limited.kind == "budget":
         return [_worked(account, attempt_id), answered]
     return [Valve(account.name, "closed", reason=limited.reason or limited.kind), answered]
+
+
+def _unless_over(valve: Valve, now: int) -> Valve:
+    """A limit that is over is as good as none."""
+    return Valve(valve.name) if phase(valve, now) == "open" else valve
 
 
 def _worked(valve: Valve, attempt_id: str) -> Valve:

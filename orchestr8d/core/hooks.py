@@ -14,8 +14,11 @@ from orchestr8d.core.decode import convert
 from orchestr8d.core.errors import Fault
 from orchestr8d.core.task_input import NOT_YET, Duration, TaskIn
 
-# So many characters of a text a pattern sees: a bad pattern takes longer than in proportion to the text.
-LONGEST: Final = 10_000
+# So many characters of a text a pattern sees, as many as a path can have: what people write without a thought takes
+# the square of the length, or its cube, and nothing can interrupt it.
+LONGEST: Final = 4096
+# Of no use before what is found anywhere, and it makes the search longer by the length of the text.
+_IDLE: Final = re.compile(r"(?:\.\*)+(?![?+])")
 # What a debounced task gets from its rule.
 _OWN: Final = ("unique_key", "on_conflict", "delay", "run_at")
 
@@ -67,7 +70,14 @@ def rule(value: object) -> tuple[Rule | None, list[Fault]]:
         ]
     if faults:
         return None, faults
-    return Rule(written.event, written.tool_name, written.cwd, written.prompt, written.task, debounce or None), []
+    tool_name, cwd, prompt = map(_found_anywhere, (written.tool_name, written.cwd, written.prompt))
+    return Rule(written.event, tool_name, cwd, prompt, written.task, debounce or None), []
+
+
+def _found_anywhere(pattern: str | None) -> str | None:
+    """A shorter pattern that is found in the same texts."""
+    idle = _IDLE.match(pattern or "")
+    return pattern if pattern is None or idle is None else pattern[idle.end() :]
 
 
 def _task_faults(task: dict[str, Any]) -> list[Fault]:

@@ -76,7 +76,8 @@ def settle(
         own = None if agent is None else agent.max_cost_usd
         if short_of is None or (own is not None and usage.cost_usd >= own):
             # No waiting brings its own maximum back.
-            error = outcome.error or Error("budget", outcome.limited.reason or "its own max_cost_usd is spent")
+            most = "" if own is None else f" (max_cost_usd {own:g})"
+            error = Error("budget", f"spent all that it may{most}")
             outcome = msgspec.structs.replace(outcome, status="failed", error=error)
     settled = _settle(task, attempt, outcome, now, draw, short_of)
     if outcome.usage is not None:

@@ -32,20 +32,23 @@ class BreakerStanding(msgspec.Struct):
 
 
 class Standing(msgspec.Struct):
-    """`parked`: tasks that wait for an account, the breaker or a budget."""
+    """`full`: as many run over all accounts as may at once. `parked`: tasks that wait for an account, the breaker or a
+    budget."""
 
     accounts: list[AccountStanding]
     breaker: BreakerStanding
     funds: list[Fund]
+    full: bool
     parked: int
 
 
 def standing(
-    accounts: Sequence[Account], valves: Mapping[str, Valve], running: Mapping[str, int], funds: list[Fund],
-    parked: int, now: int,
+    accounts: Sequence[Account], concurrency: int, valves: Mapping[str, Valve], running: Mapping[str, int],
+    funds: list[Fund], parked: int, now: int,
 ) -> Standing:  # fmt: skip
     shown = [_account(a, valves.get(a.name, Valve(a.name)), running.get(a.name, 0), now) for a in accounts]
-    return Standing(shown, _breaker(valves.get(governor.BREAKER), now), funds, parked)
+    full = sum(running.values()) >= concurrency
+    return Standing(shown, _breaker(valves.get(governor.BREAKER), now), funds, full, parked)
 
 
 def _account(account: Account, valve: Valve, running: int, now: int) -> AccountStanding:
@@ -73,15 +76,17 @@ def summary(seen: Standing, now: int) -> str:
 def _state(seen: Standing, now: int) -> str:
     if seen.breaker.state == "open":
         return f"No agent's task starts: the provider is overloaded; it is tried again at {iso(seen.breaker.until)}"
-    if seen.breaker.state == "half_open":
-        return "The provider was overloaded: one agent's task tries whether it takes more again"
     is_open = [a for a in seen.accounts if a.state == "open"]
     if not is_open:
         return "No agent's task starts: " + ", ".join(_why(a, now) for a in seen.accounts)
+    if seen.breaker.state == "half_open":
+        return "The provider was overloaded: one agent's task tries whether it takes more again"
     spent = [f for f in seen.funds if f.left <= 0]
     if spent:
         names = dict.fromkeys(f"{f.budget.name} ({f.budget.per} {f.key})" if f.key else f.budget.name for f in spent)
         return f"Agents' tasks start, but not at the expense of {', '.join(names)}: nothing is left of it"
+    if seen.full:
+        return "As many agents' tasks run as may at once"
     if all(a.running >= a.concurrency for a in is_open):
         return "Every open account runs as much as it may"
     if len(is_open) < len(seen.accounts):

@@ -82,6 +82,10 @@ def edit(task: Task, new: NewTask, facts: Facts, now: int) -> Change:
             change |= {"status": "pending", "hold": None, "queued_at": None}
     if change.get("queued_at", after.queued_at) is not None:
         change["rank"] = admission.rank(after.queued_at or now, new.priority, head_start)
+    if task.parked_for is not None and task.parked_for.startswith("budget:"):
+        # It may spend less now, or of others: the next claim asks them.
+        unparked = admission.unpark(after)
+        return Change(task, change | unparked.set, unparked.events)
     return Change(task, change, [])
 
 

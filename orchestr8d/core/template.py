@@ -14,10 +14,10 @@ from typing import Any, Final
 import msgspec
 from jinja2 import Environment, TemplateSyntaxError, nodes
 
-from orchestr8d.core.errors import Fault, did_you_mean
+from orchestr8d.core.errors import MOST_FAULTS, Fault, did_you_mean, enough
 from orchestr8d.core.template_filters import FILTERS, METHOD_NAMES, METHODS, TESTS
 from orchestr8d.core.template_run import AVAILABLE, Run, spelt
-from orchestr8d.core.template_work import Limits, Work, Wrong
+from orchestr8d.core.template_work import MOST_KNOWN, Limits, Work, Wrong
 from orchestr8d.core.template_work import TemplateError as TemplateError
 
 DEFAULT: Final = Limits()
@@ -40,12 +40,16 @@ def render(value: Any, names: Mapping[str, Any], limits: Limits = DEFAULT) -> An
 
 
 def check(value: Any, names: Collection[str], limits: Limits = DEFAULT) -> list[Fault]:
-    """Everything that can be told to be wrong before there are values: syntax, names, what is not available."""
+    """What can be told to be wrong before there are values: syntax, names, what is not available. As many faults as
+    are worth listing, or some more."""
     faults: list[Fault] = []
 
     def look(text: str, path: str) -> str:
+        if enough(faults):
+            return text
         try:
-            faults.extend(Fault(path, message) for message in _wrong(_parse(text, limits), names, limits))
+            wrong = islice(_wrong(_parse(text, limits), names, limits), MOST_FAULTS + 1)
+            faults.extend(Fault(path, message) for message in wrong)
         except Wrong as e:
             faults.append(Fault(path, str(e)))
         return text
@@ -148,7 +152,8 @@ def _wrong(tree: nodes.Template, names: Collection[str], limits: Limits) -> Iter
         if type(node) not in AVAILABLE:
             yield f"{type(node).__name__.lower()} is not available in templates"
         elif isinstance(node, nodes.Name) and node.name not in known:
-            yield f"{node.name!r} is not known{_dashed(dashed.get(id(node)))}{did_you_mean(node.name, sorted(known))}"
+            near = did_you_mean(node.name, sorted(known)[:MOST_KNOWN])
+            yield f"{node.name!r} is not known{_dashed(dashed.get(id(node)))}{near}"
         elif isinstance(node, nodes.For) and node.recursive:
             yield "a loop cannot be recursive"
         elif isinstance(node, nodes.Filter | nodes.Test | nodes.Call):

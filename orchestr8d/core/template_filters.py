@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -14,6 +14,7 @@ _NAMES: Final = {str: "a text", int: "a number", float: "a number", bool: "true 
 _NONE_IN_IT: Final = Missing("the first or last of an empty list")
 _MOST_INDENT = 100
 _MOST_DIGITS = 15
+_LONGEST_SHOWN = 100
 
 
 def kind(value: Any) -> str:
@@ -46,11 +47,20 @@ def items(work: Work, value: Any) -> list[Any]:
     return list(value)
 
 
-def _attribute(item: Any, path: Any) -> Any:
-    """`a.b` of an item; Missing when it is not there."""
-    for name in path.split(".") if type(path) is str else [path]:
+def _attributes(work: Work, found: list[Any], path: Any) -> list[Any]:
+    """`a.b` of each item, Missing where it is not there; without a path the items."""
+    if path is None:
+        return found
+    names = _text(work, path).split(".")
+    absent = Missing(f"an item has no {path[:_LONGEST_SHOWN]!r}")
+    return [_attribute(work, item, names, absent) for item in found]
+
+
+def _attribute(work: Work, item: Any, names: Sequence[str], absent: Missing) -> Any:
+    for name in names:
+        work.spend()
         if type(item) is not dict or name not in item:
-            return Missing(f"an item has no {path!r}")
+            return absent
         item = item[name]
     return item
 
@@ -64,7 +74,8 @@ def given(value: Any) -> Any:
 
 def _keys(work: Work, value: Any, attribute: Any) -> list[tuple[Any, Any]]:
     """Each item with what it is to be compared by."""
-    pairs = [(given(item if attribute is None else _attribute(item, attribute)), item) for item in items(work, value)]
+    found = items(work, value)
+    pairs = list(zip(map(given, _attributes(work, found, attribute)), found, strict=True))
     for key, _ in pairs:
         if type(key) is list or type(key) is dict:
             raise Wrong(f"texts and numbers can be compared, not {kind(key)} (attribute='…' names a field)")
@@ -87,8 +98,7 @@ def _replace(work: Work, value: Any, old: Any, new: Any, count: Any = -1) -> str
 
 
 def _join(work: Work, value: Any, sep: Any = "", attribute: Any = None) -> str:
-    found = items(work, value)
-    words = [work.text(given(item if attribute is None else _attribute(item, attribute))) for item in found]
+    words = [work.text(given(item)) for item in _attributes(work, items(work, value), attribute)]
     sep = _text(work, sep)
     work.check_size(sum(map(len, words)) + len(sep) * len(words))
     return str(sep.join(words))
@@ -107,6 +117,7 @@ def _indent(work: Work, value: Any, width: Any = 4, first: Any = False) -> str:
     if not 0 <= whole(width) <= _MOST_INDENT:
         raise Wrong(f"indent takes a width from 0 to {_MOST_INDENT}")
     work.check_size(len(text) + len(lines) * width)
+    work.spend(len(lines) // 16)
     margin = " " * width
     return "\n".join(margin + line if line and (n or first) else line for n, line in enumerate(lines))
 
@@ -150,7 +161,8 @@ def _sum(work: Work, value: Any, attribute: Any = None) -> Any:
 def _unique(work: Work, value: Any, attribute: Any = None) -> list[Any]:
     found: dict[Any, Any] = {}
     for key, item in _keys(work, value, attribute):
-        found.setdefault((type(key), key), item)
+        # As text: anybody can name numbers whose hashes are equal.
+        found.setdefault((type(key), key if type(key) is str else repr(key)), item)
     return list(found.values())
 
 
@@ -165,7 +177,7 @@ def _reverse(work: Work, value: Any) -> Any:
 
 def _map(work: Work, value: Any, name: Any = None, *args: Any, attribute: Any = None, default: Any = None) -> list[Any]:
     if attribute is not None:
-        found = [_attribute(item, attribute) for item in items(work, value)]
+        found = _attributes(work, items(work, value), attribute)
         return [given(item) if default is None or not isinstance(item, Missing) else default for item in found]
     if name not in FILTERS or name == "map":
         raise Wrong("map takes attribute='…', or the name of a filter")
@@ -189,11 +201,15 @@ def _reject(work: Work, value: Any, test: Any = None, *args: Any) -> list[Any]:
 
 
 def _selectattr(work: Work, value: Any, name: Any, test: Any = None, *args: Any) -> list[Any]:
-    return [item for item in items(work, value) if _passes(work, _attribute(item, name), test, args)]
+    all_items = items(work, value)
+    pairs = zip(all_items, _attributes(work, all_items, name), strict=True)
+    return [item for item, found in pairs if _passes(work, found, test, args)]
 
 
 def _rejectattr(work: Work, value: Any, name: Any, test: Any = None, *args: Any) -> list[Any]:
-    return [item for item in items(work, value) if not _passes(work, _attribute(item, name), test, args)]
+    all_items = items(work, value)
+    pairs = zip(all_items, _attributes(work, all_items, name), strict=True)
+    return [item for item, found in pairs if not _passes(work, found, test, args)]
 
 
 def _default(work: Work, value: Any, default: Any = "", boolean: Any = False) -> Any:

@@ -136,8 +136,12 @@ class Run:
         if type(of) not in (list, str):
             raise Wrong(f"{kind(of)} cannot be sliced")
         bounds = [None if part is None else whole(self.value(part)) for part in (node.start, node.stop, node.step)]
-        self._work.spend(1 + len(of) // 256)
-        return self._work.made(of[slice(*bounds)])
+        cut = slice(*bounds)
+        taken = len(range(*cut.indices(len(of))))
+        if type(of) is str:
+            self._work.check_size(taken)
+        self._work.spend(1 + taken // 256)
+        return self._work.made(of[cut])
 
     def _filter(self, node: nodes.Filter) -> Any:
         if node.name not in FILTERS or node.node is None:

@@ -18,7 +18,7 @@ _BITS = 128
 # So many characters cost as much as one step.
 _STEP = 512
 # Among so many names a near one is looked for.
-_MOST_KNOWN = 1000
+MOST_KNOWN = 200
 
 
 class Limits(Struct, frozen=True):
@@ -52,7 +52,7 @@ class Missing(Struct, frozen=True):
     known: Collection[str] = ()
 
     def wrong(self) -> Wrong:
-        return Wrong(self.message + did_you_mean(self.name, list(islice(self.known, _MOST_KNOWN))))
+        return Wrong(self.message + did_you_mean(self.name, list(islice(self.known, MOST_KNOWN))))
 
 
 class Work:

@@ -241,10 +241,9 @@ class _Follower:
 async def file(services: Services, call: Call) -> web.StreamResponse:
     """A file that a task made. Only what its runner named is served, and only from inside its directory."""
     task = await services.store.task(call.path("id"))
-    name = call.path("path")
-    named = [one for one in await services.store.attempts(task.id) if name in views.files_created(one)]
-    cwd = task.read_spec().cwd
-    path = await asyncio.to_thread(_made, named[-1], Path(cwd), name) if named and cwd is not None else None
+    name, cwd = call.path("path"), task.read_spec().cwd
+    attempts = await services.store.attempts(task.id)
+    path = None if cwd is None else await asyncio.to_thread(_made, attempts, cwd, name)
     if path is None:
         raise Problem("not-found", f"task {task.id} made no file {name!r}")
     headers = {"Content-Type": _BYTES, "Content-Disposition": "attachment", **respond.HEADERS}
@@ -255,23 +254,35 @@ async def file(services: Services, call: Call) -> web.StreamResponse:
     return response
 
 
-def _made(attempt: model.Attempt, cwd: Path, name: str) -> Path | None:
-    """A file that an attempt made in `cwd`, or in the directory of its worktree that stands for it."""
+def _made(attempts: Sequence[model.Attempt], cwd: str, name: str) -> Path | None:
+    """The file that an attempt, the last one first, has named `name`, or whose path from its directory that is."""
+    for attempt in reversed(attempts):
+        top, directory = _place(attempt, cwd)
+        named = views.files_created(attempt)
+        if name in named or os.path.normpath(directory / name) in named:
+            return _inside(top, directory / name)
+    return None
+
+
+def _place(attempt: model.Attempt, cwd: str) -> tuple[Path, Path]:
+    """What an attempt may have changed, and the directory in it where it ran: `cwd`, or what stands for it in the
+    attempt's worktree."""
     worktree = views.worktree(attempt)
-    if worktree is not None:
-        top = next((place for place in (cwd, *cwd.parents) if (place / ".git").exists()), cwd)
-        cwd = Path(worktree.path) / cwd.relative_to(top)
-    return _inside(cwd, name)
+    if worktree is None:
+        return Path(cwd), Path(cwd)
+    real = Path(os.path.realpath(cwd))
+    top = next((place for place in (real, *real.parents) if os.path.lexists(place / ".git")), real)
+    return Path(worktree.path), Path(worktree.path) / real.relative_to(top)
 
 
-def _inside(directory: Path, name: str) -> Path | None:
-    """The regular file `name` in `directory`, links resolved; None when it is none, or lies elsewhere."""
+def _inside(directory: Path, path: Path) -> Path | None:
+    """The regular file `path`, links resolved; None when it is none, or lies elsewhere than in `directory`."""
     try:
-        path = (directory / name).resolve(strict=True)
+        path = path.resolve(strict=True)
         regular = stat.S_ISREG(path.lstat().st_mode)
     except (OSError, ValueError):
         return None
-    return path if regular and path.is_relative_to(directory.resolve()) else None
+    return path if regular and path.is_relative_to(os.path.realpath(directory)) else None
 
 
 ROUTES = (

@@ -16,6 +16,8 @@ def check(caller: Caller, task: NewTask | Task) -> None:
     if caller.runners is not None and task.kind not in caller.runners:
         raise Problem("forbidden", f"this token is not for tasks of the kind {task.kind!r}")
     agent = task.agent if isinstance(task, Task) else task.spec.agent and task.spec.agent.name
+    if caller.agents is not None and agent is None and caller.runners is None:
+        raise Problem("forbidden", "this token is for agents only: for commands too it must name them in `runners`")
     if caller.agents is not None and agent is not None and agent not in caller.agents:
         raise Problem("forbidden", f"this token is not for the agent {agent!r}")
 

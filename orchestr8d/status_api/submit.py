@@ -24,6 +24,9 @@ from orchestr8d.tokens import Caller
 # Of a submit that is refused, so many dependencies are looked up at most.
 MOST_LOOKED_UP = 1000
 Tasks = list[tuple[str, TaskIn]]
+# What names of agents mean in directories, as it was found for one request: a name that means nothing has the disk
+# looked at again.
+Said = dict[tuple[str, str], str | None]
 _LOCATION = {"Location": "the task that was made"}
 
 
@@ -113,6 +116,7 @@ async def _also(services: Services, call: Call) -> list[Fault]:
     for at, task in given:
         if not enough(faults):
             check(task, rules, faults, at)
+    faults += await _nowhere(services, given, {})
     return faults + await _unknown(services, given)
 
 
@@ -135,30 +139,59 @@ async def made(services: Services, caller: Caller, body: TaskIn | Batch) -> list
         new = new_task(task, rules, faults, at)
         if new is not None:
             found.append(new)
-    faults += await _unresolved(services, found)
+    said: Said = {}
+    faults += await _unresolved(services, found, said)
     if faults:
+        whole = {new.at for new in found}
+        faults += await _nowhere(services, [(at, task) for at, task in given if at not in whole], said)
         refuse(faults + await _unknown(services, given))
     _admit(services, caller, found)
     return found
 
 
-async def _unresolved(services: Services, new: Sequence[NewTask]) -> list[Fault]:
+async def _unresolved(services: Services, new: Sequence[NewTask], said: Said) -> list[Fault]:
     """The agents that nobody knows, and the tasks that cannot be gone on with."""
     faults: list[Fault] = []
     for task in new:
         agent = task.spec.agent
         if agent is None or enough(faults):
             continue
-        try:
-            await services.agents.resolve(agent.name, task.spec.cwd or services.home)
-        except Unresolved as e:
-            faults.append(Fault(f"{task.at}agent", str(e), "unprocessable"))
+        if (why := await _unknown_agent(services, agent.name, task.spec.cwd or services.home, said)) is not None:
+            faults.append(Fault(f"{task.at}agent", why, "unprocessable"))
         if agent.resume_from is not None:
             try:
                 task.spec = steering.resumed(task.spec, await services.store.task(agent.resume_from))
             except Problem as problem:
                 faults.append(Fault(f"{task.at}options.resume_from", problem.detail, "unprocessable"))
     return faults
+
+
+async def _nowhere(services: Services, given: Tasks, said: Said) -> list[Fault]:
+    """The same of tasks that are refused for something else, as far as it can be told."""
+    faults: list[Fault] = []
+    for at, task in given:
+        if enough(faults):
+            break
+        cwd = services.home if task.cwd is None else task.cwd  # UNSET when wrong, as all of its fields
+        if task.agent and cwd and cwd.startswith("/"):
+            why = await _unknown_agent(services, task.agent, cwd, said)
+            faults += [] if why is None else [Fault(f"{at}agent", why, "unprocessable")]
+        source = (task.options or Options()).resume_from
+        if task.agent and source and not await _exists(services, source):
+            faults.append(Fault(f"{at}options.resume_from", f"there is no task {source!r}", "unprocessable"))
+    return faults
+
+
+async def _unknown_agent(services: Services, name: str, cwd: str, said: Said) -> str | None:
+    """Why the name means no one agent there; None when it does."""
+    if (name, cwd) not in said:
+        try:
+            await services.agents.resolve(name, cwd)
+        except Unresolved as e:
+            said[name, cwd] = str(e)
+        else:
+            said[name, cwd] = None
+    return said[name, cwd]
 
 
 async def submit(services: Services, call: Call) -> web.Response:
@@ -197,7 +230,7 @@ async def continue_(services: Services, call: Call) -> web.Response:
     new = patched(steering.go_on(source, call.body.prompt), _changes(call.body), rules)
     faults = [] if rules.agents.off is None else [Fault("agent", rules.agents.off, "unprocessable")]
     check_programs(new.spec, rules, faults)
-    refuse(faults + await _unresolved(services, [new]))
+    refuse(faults + await _unresolved(services, [new], {}))
     _admit(services, call.caller, [new])
     return _created(await services.store.submit([new], _one, call.once))
 

@@ -59,7 +59,12 @@ async def result(services: Services, call: Call) -> web.Response:
     found = await services.store.result(call.path("id"))
     if not views.is_final(found.task):
         raise Problem("conflict", f"task {found.task.id} is {found.task.status}: it has no result yet")
-    return respond.json(views.result(found))
+    answer = views.result(found)
+    if found.task.agent is not None and found.task.attempt > 1:
+        # It goes on with what the attempts before have begun.
+        attempts = await services.store.attempts(found.task.id)
+        answer.files_created = list(dict.fromkeys(name for one in attempts for name in views.files_created(one)))
+    return respond.json(answer)
 
 
 ROUTES = (

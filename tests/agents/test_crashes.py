@@ -102,6 +102,22 @@ def test_a_killed_cli_is_resumed_and_leaves_no_tool_behind(
     assert result(daemon, task)["result"] == "went on"
 
 
+def test_what_was_spent_before_a_timeout_counts(make_agents: MakeAgents, messages_api: MessagesApi, work: Path) -> None:
+    daemon = make_agents().start()
+    prompt = script(use("Bash", command="echo 1"), say("x", gate="never"))
+    backoff = {"kind": "fixed", "base": 0.1}
+    more = {"allowed_tools": ["Bash"], "timeout": "4s", "retry_backoff": backoff}
+    # Enough for one answer and a half; the second attempt begins a new conversation.
+    task = ask(daemon, work, prompt, max_cost_usd=0.0015, **more)
+    done = daemon.wait(task)
+    assert [(a["error"]["kind"], a["usage"]["cost_usd"]) for a in done["attempts"]] == [
+        ("timeout", 0.001054), ("budget", 0.001054),
+    ]  # fmt: skip
+    assert done["error"] == {"kind": "budget", "message": "spent all that it may (max_cost_usd 0.0015)"}
+    assert done["usage"]["cost_usd"] == pytest.approx(0.002108)
+    assert len({a["session_id"] for a in done["attempts"]}) == 2
+
+
 def test_a_stop_of_the_daemon_queues_it_again_without_a_retry(
     make_agents: MakeAgents, messages_api: MessagesApi, work: Path
 ) -> None:

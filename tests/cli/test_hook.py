@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -62,6 +64,18 @@ def test_without_a_daemon_it_is_silent_and_quick(fresh: Box, env: dict[str, str]
     assert (done.stdout, done.stderr) == ("", "")
     # 0.1 s on a machine that has nothing else to do.
     assert time.monotonic() - begun < 1
+
+
+def test_rules_are_not_read_to_find_a_daemon_that_is_down(fresh: Box) -> None:
+    """Checking their templates takes longer than a session is held up for."""
+    fresh.config.write_text('[[hooks]]\nevent = "Stop"\ntask = { command = ["echo", "{{ hook.cwd }}"] }\n')
+    env = {"ORCHESTR8D_CONFIG": str(fresh.config), "PYTHONVERBOSE": "1"}
+    done = subprocess.run(
+        [sys.executable, "-m", "orchestr8d", "hook"], env=fresh.env | env, input=b"{}", capture_output=True, timeout=60
+    )
+    assert done.returncode == 0
+    assert b"import 'orchestr8d.config'" in done.stderr
+    assert b"import 'jinja2'" not in done.stderr
 
 
 @pytest.mark.slow

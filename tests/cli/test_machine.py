@@ -68,6 +68,8 @@ def test_executors(box: Box) -> None:
 
 
 def test_tokens(box: Box) -> None:
+    bound = json.loads(box.out("token", "create", "bot", "--scope", "submit", "--agent", "a", "--agent", "b", "--json"))
+    assert bound["agents"] == ["a", "b"]
     text = box.out("token", "create", "ci", "--scope", "read", "--expires", "1d")
     env = {"ORCHESTR8_TOKEN": text, "ORCHESTR8_URL": f"http://127.0.0.1:{box.port}"}
     box.run("list", env=env)

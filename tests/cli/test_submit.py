@@ -59,7 +59,7 @@ def test_what_is_no_utf8_in_the_environment_stays_behind(box: Box) -> None:
 def test_options_reach_the_task(box: Box) -> None:
     task = box.out(
         "submit", "--queue", "held", "--priority", "high", "-o", "timeout=90s", "-o", "max_retries=2",
-        "-o", "title=12", "-o", "tags=a", "-o", "tags=b", "-o", 'metadata={"pr": 1}', "-o", "metadata.by=me",
+        "--title", "12", "-o", "tags=a", "-o", "tags=b", "-o", 'metadata={"pr": 1}', "-o", "metadata.by=me",
         "-o", "retry_backoff.kind=fixed", "-o", "check=test -e 'a b'", "-o", "delay=1h", "--", "true",
     )  # fmt: skip
     with box.client() as client:

@@ -50,7 +50,7 @@ def test_a_large_result_is_read_from_the_log(box: Box) -> None:
 def test_result_of_what_failed_or_runs(box: Box, waiting: str) -> None:
     assert "no result yet" in box.run("result", waiting, code=5).stderr
     box.run("cancel", waiting)
-    assert "cancelled" in box.run("result", waiting, code=1).stderr
+    assert box.run("result", waiting, code=1).stderr == f"orchestr8d: task {waiting[-8:]} cancelled\n"
 
 
 def test_logs_keep_the_streams_apart(box: Box) -> None:
@@ -108,6 +108,9 @@ def test_cancel_ends_what_runs_and_says_what_it_could_not(box: Box, waiting: str
     done = box.run("cancel", running, "00000000", waiting, code=4)
     assert [line.split() for line in done.stdout.splitlines()] == [[t[-8:], "cancelled"] for t in (running, waiting)]
     assert "'00000000'" in done.stderr
+    said = f"orchestr8d: task {running[-8:]} cancelled on request\n"
+    assert box.run("result", running, code=1).stderr == said
+    assert "error    cancelled on request" in box.out("status", running)
     box.run("cancel", running, code=5)
 
 

@@ -198,3 +198,11 @@ def test_never_more_than_there_is_room_for_and_one_probe(
     assert not started or sum(running.values()) + sum(started.values()) <= most
     for name, n in started.items():
         assert running.get(name, 0) + n <= accounts[name]
+
+
+@pytest.mark.parametrize("ended", [GOOD, CRASHED])
+def test_a_limit_that_is_over_is_forgotten(ended: Outcome) -> None:
+    """Else every claim would ask after it for ever."""
+    assert account(Valve("a", "limited", NOW - 6000, 5000), ended) == Valve("a")
+    shut = Valve("a", "limited", NOW - 4000, 5000)
+    assert account(shut, ended) == shut

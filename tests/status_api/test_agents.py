@@ -99,3 +99,37 @@ async def test_files_by_path_are_not_for_tokens_that_only_read(api, tmp_path):
     path = quote(str(write(tmp_path, "mine")), safe="")
     assert (await api.call("GET", f"/api/v1/agents/{path}", headers=headers))[0] == 403
     assert (await api.call("GET", f"/api/v1/agents/mine?cwd={tmp_path}", headers=headers))[0] == 200
+
+
+async def test_a_batch_names_all_that_nobody_knows(api, monkeypatch):
+    looked = []
+    resolve = api.services.agents.resolve
+
+    async def counted(name, cwd):
+        looked.append(name)
+        return await resolve(name, cwd)
+
+    monkeypatch.setattr(api.services.agents, "resolve", counted)
+    known, unknown = ({"agent": name, "prompt": "p"} for name in ("code-reviewer", "code-reviewr"))
+    gone = known | {"options": {"resume_from": "01900000-0000-7000-8000-000000000009"}}
+    tasks = [known, unknown, gone, unknown] + [unknown] * 50
+    status, answer = await api.call("POST", "/api/v1/tasks:batch", {"tasks": tasks})
+    paths = ["tasks[1].agent", "tasks[2].options.resume_from", "tasks[3].agent"]
+    assert (status, [fault["path"] for fault in answer["errors"]][:3], len(answer["errors"])) == (422, paths, 53)
+    assert "did you mean 'code-reviewer'" in answer["errors"][0]["message"]
+    # Each look at the disk for a name that is not there takes as long as the disk does.
+    assert sorted(looked) == ["code-reviewer", "code-reviewr"]
+
+
+async def test_faults_of_both_kinds_are_listed_together(api):
+    gone = "01900000-0000-7000-8000-000000000009"
+    bad = {"agent": "no-such", "prompt": "p", "options": {"max_turns": 0, "resume_from": gone}}
+    status, answer = await api.call("POST", "/api/v1/tasks", bad)
+    paths = {fault["path"] for fault in answer["errors"]}
+    assert (status, paths) == (400, {"options.max_turns", "agent", "options.resume_from"})
+    bad = {"agent": "no-such", "prompt": "p", "options": {"delay": 1, "run_at": "x"}}
+    where_else = {"agent": "no-such", "prompt": "p", "cwd": "relative"}
+    status, answer = await api.call("POST", "/api/v1/tasks:batch", {"tasks": [bad, bad | {"options": {}}, where_else]})
+    paths = {fault["path"] for fault in answer["errors"]}
+    expected = {"tasks[0].options.delay", "tasks[0].options.run_at", "tasks[0].agent", "tasks[1].agent", "tasks[2].cwd"}
+    assert (status, paths) == (400, expected)

@@ -104,6 +104,15 @@ async def test_sent_twice_it_is_one_task(api):
     assert (await api.call("POST", path, {"prompt": "other"}, headers=headers))[0] == 409
 
 
+async def test_a_result_names_the_files_of_all_attempts(api):
+    created = await api.services.store.submit([NewTask(spec=SPEC, kind="claude")], lambda tasks: b"{}")
+    for status, files in (("interrupted", ["/w/a", "/w/b"]), ("completed", ["/w/b", "/w/c"])):
+        [claim] = await api.pool.claim()
+        await api.pool.finish(claim.task.id, claim.attempt.id, Outcome(status=status, files_created=files))
+    _, result = await api.call("GET", f"/api/v1/tasks/{created.tasks[0].id}/result")
+    assert result["files_created"] == ["/w/a", "/w/b", "/w/c"]
+
+
 async def test_a_result_says_where_the_worktree_is(api):
     left = Worktree("/state/worktrees/x", "orchestr8/x", ["abc123 work"], ["a.txt"])
     source = await ended(api, worktree=left)

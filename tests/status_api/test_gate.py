@@ -211,6 +211,19 @@ async def test_tokens_that_are_bound(api):
     assert (await api.call("POST", "/api/v1/tasks", {"command": ["a"]}, headers=other))[0] == 403
 
 
+async def test_a_token_for_agents_runs_no_commands(api):
+    """Unless it says that it may: a command can be anything."""
+    agent = {"agent": "code-reviewer", "prompt": "p"}
+    for runners, task, expected in (
+        (None, {"command": ["a"]}, 403), (["claude", "command"], {"command": ["a"]}, 202),
+        (None, agent, 202), (None, agent | {"agent": "general-purpose"}, 403),
+        (None, agent | {"agent": "orchestr8d:code-reviewer"}, 403),
+    ):  # fmt: skip
+        token = await api.make_token(scope="submit", agents=["code-reviewer"], runners=runners)
+        headers = {"Authorization": f"Bearer {token}"}
+        assert (await api.call("POST", "/api/v1/tasks", task, headers=headers))[0] == expected, (runners, task)
+
+
 async def test_a_bound_token_steers_its_own_tasks_only(api):
     ann = await api.make_token(scope="submit", user_id="ann")
     other_kind = await api.make_token(scope="submit", runners=["claude"])

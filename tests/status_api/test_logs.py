@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+from urllib.parse import quote
 
 import aiohttp
 import msgspec
@@ -185,6 +186,28 @@ async def test_files_of_a_worktree_are_found_there(api, tmp_path):
     assert await api.call("GET", f"/api/v1/tasks/{task_id}/files/made.txt") == (200, b"made")
     (tmp_path / "worktrees/y").write_bytes(b"secret")
     assert (await api.call("GET", f"/api/v1/tasks/{task_id}/files/..%2f..%2fy"))[0] == 404
+
+
+async def test_files_of_a_worktree_have_the_paths_that_their_agent_used(api, tmp_path):
+    """Also where the task's directory is a link into the repository, and above that directory."""
+    (tmp_path / "repo/.git").mkdir(parents=True)
+    (tmp_path / "repo/sub").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "repo/sub")
+    top = tmp_path / "worktrees/x"
+    (top / "sub").mkdir(parents=True)
+    (top / "sub/made.txt").write_bytes(b"made")
+    (top / "above.txt").write_bytes(b"above")
+    task_id, attempt_id = await agent_run(api, str(tmp_path / "link"))
+    left = Worktree(str(top), "orchestr8/x", [], ["sub/made.txt", "above.txt"])
+    named = [str(top / "sub/made.txt"), str(top / "above.txt"), str(tmp_path / "repo/sub")]
+    outcome = Outcome(status="completed", exit_code=0, files_created=named, worktree=left)
+    await api.pool.finish(task_id, attempt_id, outcome)
+    at = f"/api/v1/tasks/{task_id}/files"
+    for path in (f"{top}/sub/made.txt", "made.txt", quote(f"{top}/sub/made.txt", safe="")):
+        assert await api.call("GET", f"{at}/{path}") == (200, b"made"), path
+    assert await api.call("GET", f"{at}/{top}/above.txt") == (200, b"above")
+    for path in (f"{tmp_path}/repo/sub", "other.txt", f"{top}/sub/../../../link"):
+        assert (await api.call("GET", f"{at}/{path}"))[0] == 404, path
 
 
 async def test_files_that_the_runner_named_and_no_others(api, tmp_path):

@@ -16,6 +16,7 @@ from orchestr8d.store import Claim, Limits
 from tests.store.conftest import LIMITS, Make
 from tests.store.helpers import DAY, Hand, agent, check, limited, new
 from tests.store.test_limits import counts, settled, why
+from tests.store.test_steering import to
 
 
 def limits(*budgets: Budget, concurrency: int = 100) -> Limits:
@@ -305,3 +306,69 @@ async def test_many_that_nothing_pays_for_are_parked_in_steps(make_store: Make, 
     assert claimed.next_due == clock.now()
     assert await settled(hand) == []
     assert await counts(hand) == {"running": 1, "parked": 1199}
+
+
+async def test_what_another_budget_holds_up_after_a_reload_waits_for_that_one(
+    make_store: Make, clock: FakeClock
+) -> None:
+    hand = await with_budgets(make_store, clock, Budget("tags", 1.0, per="tag"), Budget("all", 2.0))
+    await hand.add_all(agent(max_cost_usd=1.0, tags=["x"]), agent(max_cost_usd=1.0, tags=["x"]))
+    (claim,) = await settled(hand)
+    await hand.end(claim, cost(1.0))
+    await hand.add_all(agent(max_cost_usd=1.0))
+    (other,) = await settled(hand)
+    waiting = next(v.task for v in await hand.store.views(_all(), 10, None) if v.task.status == "parked")
+    hand.store.limits = limits(Budget("tags", 5.0, per="tag"), Budget("all", 2.0))
+    assert await hand.store.recheck_budgets(0) is None
+    assert await settled(hand) == []
+    assert await why(hand, waiting) == WaitingFor("budget", name="all")
+    await hand.end(other, cost(0.5))
+    assert [c.task.id for c in await settled(hand)] == [waiting.id]
+
+
+async def test_a_run_short_of_a_budget_that_is_gone_waits_for_what_there_is(make_store: Make, clock: FakeClock) -> None:
+    hand = await with_budgets(make_store, clock, Budget("gone", 10.0), Budget("kept", 20.0, per="user"))
+    (task, *_) = await hand.add_all(agent(), agent(max_cost_usd=19.5))
+    one, two = await settled(hand)
+    hand.store.limits = limits(Budget("kept", 20.0, per="user"))
+    await hand.store.recheck_budgets(0)
+    await hand.end(two, cost(19.5))
+    await hand.end(one, short(0.5))
+    assert await settled(hand) == []
+    assert await why(hand, task) == WaitingFor("budget", name="kept")
+    hand.store.limits = limits()
+    (late,) = await hand.add_all(agent(max_cost_usd=0.1))
+    await hand.store.recheck_budgets(0)
+    assert {c.task.id for c in await settled(hand)} == {task.id, late.id}
+
+
+async def test_an_edit_asks_the_budgets_again(make_store: Make, clock: FakeClock) -> None:
+    hand = await with_budgets(make_store, clock, Budget("tags", 1.0, per="tag"))
+    tasks = await hand.add_all(*[agent(max_cost_usd=1.0, tags=["x"]) for _ in range(3)])
+    await settled(hand)
+    await hand.store.edit(tasks[2].id, to(tags=["y"]))
+    assert [c.task.id for c in await settled(hand)] == [tasks[2].id]
+    await hand.store.edit(tasks[1].id, to(priority=1))
+    assert await settled(hand) == []
+    assert await hand.statuses(*tasks) == ["running", "parked", "running"]
+    assert await why(hand, tasks[1]) == WaitingFor("budget", name="tags")
+
+
+async def test_one_that_can_never_be_paid_keeps_no_other_waiting(make_store: Make, clock: FakeClock) -> None:
+    hand = await with_budgets(make_store, clock, Budget("b", 10.0))
+    await hand.add_all(agent(max_cost_usd=9.99), agent(max_cost_usd=10.0), agent(max_cost_usd=0.5))
+    (claim,) = await settled(hand)
+    await hand.end(claim, cost(9.5))
+    (small,) = await settled(hand)
+    assert small.attempt.cap_usd == 0.5
+    await check(hand.store)
+
+
+async def test_what_was_never_spent_is_never_charged(make_store: Make, clock: FakeClock) -> None:
+    hand = await with_budgets(make_store, clock, Budget("b", 10.0), Budget("t", 1000, unit="tokens"))
+    await hand.add_all(agent())
+    (claim,) = await settled(hand)
+    await hand.end(claim, Outcome(status="completed", usage=Usage(output_tokens=-5, cost_usd=-3.0)))
+    assert await stands(hand) == [("b", "", 0.0, 0.0), ("t", "", 0.0, 0.0)]
+    await hand.add_all(agent())
+    assert caps(await settled(hand)) == [0.5]

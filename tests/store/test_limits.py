@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 from orchestr8d.clock import FakeClock
+from orchestr8d.core.budgets import Budget
 from orchestr8d.core.errors import Problem
 from orchestr8d.core.governor import Account
 from orchestr8d.core.model import Task, Usage, WaitingFor
@@ -392,3 +393,37 @@ async def test_usage_is_a_proof_that_it_works(hand: Hand, clock: FakeClock) -> N
     (probe,) = await settled(hand)
     await hand.end(probe, failed("max_turns", "too many", usage=Usage(output_tokens=1)))
     assert len(await settled(hand)) == 4
+
+
+async def test_another_probes_when_no_budget_pays_for_the_first(make_store: Make, clock: FakeClock) -> None:
+    budget = Budget("tags", 1.0, per="tag")
+    hand = Hand(await make_store(limits=limits(Account("default", 2), budgets=(budget,))), clock)
+    spent, rich, spends = await hand.add_all(
+        agent(tags=["x"], max_cost_usd=1.0), agent(), agent(tags=["x"], max_cost_usd=1.0, priority=1)
+    )
+    claims = {c.task.id: c for c in await settled(hand)}
+    assert set(claims) == {spends.id, rich.id}
+    await hand.end(claims[rich.id], limited())
+    await hand.end(claims[spends.id], failed("exit", "no", usage=Usage(output_tokens=1, cost_usd=0.4)))
+    assert await hand.statuses(spent, rich) == ["queued", "parked"]
+    hand.store.limits = limits(Account("default", 2), budgets=(msgspec.structs.replace(budget, amount=0.4),))
+    clock.advance(MINUTE)
+    (probe,) = await settled(hand)
+    assert probe.task.id == rich.id
+    assert (await why(hand, spent)).kind == "budget"
+
+
+async def test_sentences_when_all_that_may_run_do_and_when_nobody_can_probe(make_store: Make, clock: FakeClock) -> None:
+    hand = Hand(await make_store(limits=limits(Account("a", 2), Account("b", 2), agents=2)), clock)
+
+    async def said() -> str:
+        return summary(await hand.store.standing(), clock.now())
+
+    await hand.add_all(*[agent() for _ in range(3)])
+    one, two = await settled(hand)
+    assert await said() == "As many agents' tasks run as may at once."
+    await hand.end(one, limited("overload"))
+    await hand.end(two, refused())
+    clock.advance(MINUTE)
+    hand.store.limits = limits(Account("a", 2))
+    assert (await said()).startswith("No agent's task starts: account a is closed")

@@ -58,6 +58,8 @@ class Follower:
     @staticmethod
     def _mark(tx: Tx, ended: Sequence[Task]) -> None:
         tx.db.executemany("INSERT OR IGNORE INTO loose_ends (task_id) VALUES (?)", [(task.id,) for task in ended])
+        # No event says that something is due at once.
+        tx.quiet += [task.id for task in ended]
 
     def _release_dependents(self, tx: Tx, ended: Task, most: int) -> int:
         """Tells up to `most` tasks that wait for `ended`; answers how many it told."""

@@ -21,10 +21,12 @@ _SHOWN = 100
 # Tasks that are looked at in one go, and that are read at once: mostly the first one has to wait.
 STEP = 500
 _FEW = 10
+# At an end, so many are passed over for whom there will never be enough.
+_PASSED = 50
 _PLACES = reads.places("tasks_parked", "status = 'parked' AND parked_for IS NOT NULL AND parked_for = :why")
 _FIRST = (
     "status = 'parked' AND parked_for IS NOT NULL AND parked_for = ? AND queue = ? AND lane = ? "
-    "ORDER BY rank, seq LIMIT ?"
+    "ORDER BY rank, seq LIMIT ? OFFSET ?"
 )
 
 
@@ -98,20 +100,23 @@ def release(tx: Tx, of: Sequence[Budget], left: Task) -> None:
     """Money may be free, since `left` has left the queue or its run: the first of those that wait for it may go."""
     for budget in of:
         for key in budgets.keys(budget, left):
-            release_key(tx, of, budget, key)
+            release_key(tx, of, budget, key, _PASSED)
 
 
-def release_key(tx: Tx, of: Sequence[Budget], budget: Budget, key: str) -> None:
+def release_key(tx: Tx, of: Sequence[Budget], budget: Budget, key: str, passed: int = 0) -> None:
+    """`passed`: how many may be passed over for whom there will never be enough."""
     fund = load(tx.db, budget, key, budgets.period(budget, tx.now))
+    if fund.left <= 0 and budget.on_exceed == "wait":
+        return
     for queue, lane in tx.db.execute(_PLACES, {"why": fund.parked_for}).fetchall():
         # Each place as if it were alone, since the others may be held up: whoever comes too late waits again.
-        _release_place(tx, of, fund, queue, lane)
+        _release_place(tx, of, fund, queue, lane, passed)
 
 
-def _release_place(tx: Tx, of: Sequence[Budget], fund: Fund, queue: str, lane: str) -> None:
-    free = fund.left
+def _release_place(tx: Tx, of: Sequence[Budget], fund: Fund, queue: str, lane: str, passed: int) -> None:
+    free, over = fund.left, 0
     for _ in range(STEP // _FEW):
-        few = reads.tasks(tx.db, _FIRST, fund.parked_for, queue, lane, _FEW)
+        few = reads.tasks(tx.db, _FIRST, fund.parked_for, queue, lane, _FEW, over)
         for task in few:
             paying, decision = decide(tx.db, of, task, tx.now)
             if isinstance(decision, Granted):
@@ -121,7 +126,10 @@ def _release_place(tx: Tx, of: Sequence[Budget], fund: Fund, queue: str, lane: s
                 free -= share
             elif decision.error is None and decision.fund is not None:
                 if decision.fund.parked_for == fund.parked_for:
-                    return
+                    if not decision.for_good or over >= passed:
+                        return
+                    over += 1
+                    continue
                 # Another budget has run short meanwhile: its ends let this one go.
                 tx.apply(admission.Change(task, {"parked_for": decision.fund.parked_for}, []))
                 continue
@@ -135,9 +143,14 @@ def _share(fund: Fund, paying: Sequence[Fund], granted: Granted) -> float:
     return sum(amount for other, amount in pairs if other.parked_for == fund.parked_for)
 
 
-def _may_go(decision: Granted | Refused) -> bool:
-    """Whether it starts, or fails, when it is claimed."""
-    return isinstance(decision, Granted) or decision.error is not None
+def ask_again(tx: Tx, of: Sequence[Budget], task: Task) -> None:
+    """One that is parked for a budget: it is queued if it may start now, or fail; else it waits for what holds it up
+    now."""
+    _, decision = decide(tx.db, of, task, tx.now)
+    if isinstance(decision, Granted) or decision.fund is None or decision.error is not None:
+        tx.apply(admission.unpark(task))
+    elif decision.fund.parked_for != task.parked_for:
+        tx.apply(admission.Change(task, {"parked_for": decision.fund.parked_for}, []))
 
 
 def waits(db: sqlite3.Connection, budget: Budget) -> bool:
@@ -147,14 +160,11 @@ def waits(db: sqlite3.Connection, budget: Budget) -> bool:
 
 
 def recheck(tx: Tx, of: Sequence[Budget], after: int) -> int | None:
-    """Other budgets hold now: a step's worth of parked tasks, those that may go are queued."""
+    """Other budgets hold now: a step's worth of parked tasks asks them."""
     found = reads.tasks(tx.db, "status = 'parked' AND seq > ? ORDER BY seq LIMIT ?", after, STEP)
-    known = {budget.name for budget in of}
     for task in found:
-        if task.parked_for is None or not task.parked_for.startswith("budget:"):
-            continue
-        if budgets.name_of(task.parked_for) not in known or _may_go(decide(tx.db, of, task, tx.now)[1]):
-            tx.apply(admission.unpark(task))
+        if task.parked_for is not None and task.parked_for.startswith("budget:"):
+            ask_again(tx, of, task)
     return found[-1].seq if len(found) == STEP else None
 
 

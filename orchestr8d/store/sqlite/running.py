@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from uuid import uuid4
 
 import msgspec
 
 from orchestr8d.core import admission, claims, outcome, sessions
+from orchestr8d.core.budgets import Budget
 from orchestr8d.core.errors import LeaseLost
 from orchestr8d.core.ids import uuid7
 from orchestr8d.core.model import Attempt, Queue, Task
@@ -139,7 +141,9 @@ def opens_at(tx: Tx) -> int | None:
     return min((at for at in times if at is not None), default=None)
 
 
-def finish(tx: Tx, task_id: str, attempt_id: str, executor_id: str, ended: Outcome, draw: float) -> Task:
+def finish(
+    tx: Tx, of: Sequence[Budget], task_id: str, attempt_id: str, executor_id: str, ended: Outcome, draw: float
+) -> Task:
     """Settles an attempt, fenced by who holds it."""
     rows = tx.db.execute(
         f"SELECT {reads.ATTEMPT_COLUMNS} FROM attempts "
@@ -155,6 +159,9 @@ def finish(tx: Tx, task_id: str, attempt_id: str, executor_id: str, ended: Outco
         learn(tx, attempt, ended, draw)
     settled = outcome.settle(task, attempt, ended, tx.now, draw, short_of)
     task = tx.apply(settled.change)
+    if task.status == "parked" and task.parked_for == short_of:
+        # That budget may be another one now, or none.
+        funds.ask_again(tx, of, task)
     tx.db.execute(
         "UPDATE attempts SET status = ?, ended_at = ?, exit_code = ?, signal = ?, output_bytes = ?, error = ?, "
         "resources = ?, files_created = ?, usage = ?, worktree = ? WHERE id = ?",

@@ -43,7 +43,7 @@ from orchestr8d.store import (
 )
 from orchestr8d.store.sqlite import funds, reads, running, schema, submitting, upkeep
 from orchestr8d.store.sqlite.follow import Follower
-from orchestr8d.store.sqlite.lanes import STEP, Lanes, open_account
+from orchestr8d.store.sqlite.lanes import Lanes, open_account
 from orchestr8d.store.sqlite.transaction import Tx
 from orchestr8d.store.sqlite.writer import Writer, in_thread, raw
 
@@ -147,6 +147,8 @@ class SqliteStore:
             after = tx.apply(steering.edit(task, new, facts, tx.now))
             f.note(after)
             upkeep.retext(tx, task, after)
+            # What it is due for may be nearer now, of which its events say nothing.
+            tx.quiet.append(after.id)
             return after
 
         return await self._writer.do(unit)
@@ -164,8 +166,9 @@ class SqliteStore:
             more = held and lanes.step()
             may = free > 0 and self._has_space(tx)
             claimed = running.claim(tx, self._follower, lanes, executor_id, free) if may else []
+            # Those that were refused made way for others, who may be parked still.
             opens = lanes.opens_at() if held or lanes.refused else None
-            times = (due, running.opens_at(tx), opens, tx.now if more or lanes.refused >= STEP else None)
+            times = (due, running.opens_at(tx), opens, tx.now if more or lanes.refused else None)
             return Claimed(claimed, min((at for at in times if at is not None), default=None))
 
         return await self._writer.do(unit)
@@ -185,7 +188,8 @@ class SqliteStore:
 
     async def finish(self, task_id: str, attempt_id: str, executor_id: str, outcome: Outcome) -> Task:
         draw = random.random()  # noqa: S311 (spreads retries out, no secret)
-        return await self._writer.do(lambda tx: running.finish(tx, task_id, attempt_id, executor_id, outcome, draw))
+        of = self._limits.budgets
+        return await self._writer.do(lambda tx: running.finish(tx, of, task_id, attempt_id, executor_id, outcome, draw))
 
     async def progress(self, task_id: str, attempt_id: str, progress: Progress) -> Task:
         def unit(tx: Tx) -> Task:

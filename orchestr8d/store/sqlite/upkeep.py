@@ -40,7 +40,7 @@ def standing(db: sqlite3.Connection, limits: Limits, now: int) -> Standing:
         "SELECT count(*) FROM tasks INDEXED BY tasks_parked WHERE status = 'parked' AND parked_for IS NOT NULL"
     ).fetchone()[0]
     paying = funds.shown(db, limits.budgets, now)
-    return stand(limits.accounts, reads.valves(db), reads.by_account(db), paying, parked, now)
+    return stand(limits.accounts, limits.agents, reads.valves(db), reads.by_account(db), paying, parked, now)
 
 
 def watch_steps(db: sqlite3.Connection, clock: Clock) -> StepWatch:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Literal, Protocol
 
 import msgspec
@@ -83,7 +84,8 @@ def definition(agent: Agent) -> bytes:
     said = {"description": agent.description or agent.name, "prompt": agent.body or ""}
     tools = {} if agent.tools is None else {"tools": agent.tools}
     model = {} if agent.model is None else {"model": agent.model}
-    return msgspec.json.encode({agent.name: said | tools | model})
+    # All of it in ASCII: a description may hold what is no text in UTF-8.
+    return json.dumps({agent.name: said | tools | model}).encode()
 
 
 def may_spend(asked: AgentSpec, session: Session) -> float | None:

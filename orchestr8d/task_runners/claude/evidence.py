@@ -21,6 +21,8 @@ MOST_FILES: Final = 1000
 _MOST_OPEN: Final = 1000
 _MOST_DENIALS: Final = 100
 _SENTENCE: Final = 400
+# US dollars: less is what rounding leaves.
+_SOMETHING: Final = 1e-8
 # Tools that write a file, and where in their input and in their result it is named.
 _WRITERS: Final = {"Write": "file_path", "Edit": "file_path", "MultiEdit": "file_path", "NotebookEdit": "notebook_path"}
 _WRITTEN: Final = ("filePath", "notebook_path")
@@ -36,6 +38,11 @@ _RUN_TOKENS: Final = {
     "input_tokens": "input_tokens", "output_tokens": "output_tokens",
     "cache_read_input_tokens": "cache_read_tokens", "cache_creation_input_tokens": "cache_creation_tokens",
 }  # fmt: skip
+
+
+# Why the CLI went no further, where it says so without an error, and where a further try would fail alike.
+_BROKEN_OFF: Final = frozenset({"aborted_streaming", "aborted_tools"})
+_TOO_LONG: Final = frozenset({"prompt_too_long", "blocking_limit", "rapid_refill_breaker"})
 
 
 class Wanted(msgspec.Struct, frozen=True):
@@ -152,12 +159,24 @@ class Evidence:
                 self.denied[text(denial, "tool_use_id") or str(len(self.denied))] = _denial(denial)
 
 
+def unsaid(costs: Record, before: Record, session: Session) -> Usage | None:
+    """What a run has used that came to no result, by what the CLI has written down of the conversation's costs, and of
+    those of the one that it was forked from; None when that has nothing of this run: it was killed, or had no answer
+    yet."""
+    cost = number(costs, "totalCostUSD") - number(before, "totalCostUSD") - session.spent_usd
+    if cost < _SOMETHING:
+        return None
+    models = {} if session.begun or before else _by_model(part(costs, "modelUsage"))
+    tokens = {name: int(sum(figures[name] for figures in models.values())) for name in _RUN_TOKENS.values()}
+    return Usage(**tokens, cost_usd=round(cost, 9), by_model=models)
+
+
 def judge(evidence: Evidence, exit_code: int, wanted: Wanted) -> Outcome:
     """The outcome of a run that ended by itself: status, error, what it was limited by, result."""
     result = evidence.result
     if result is None:
         return failed("crashed", f"{_end(exit_code)} without a result")
-    if result.get("is_error"):
+    if result.get("is_error") or text(result, "subtype") not in (None, "success"):
         return _failure(evidence, result, wanted)
     outcome = _success(evidence, result, exit_code, wanted)
     kind, body = _answer(result, wanted)
@@ -167,7 +186,12 @@ def judge(evidence: Evidence, exit_code: int, wanted: Wanted) -> Outcome:
 def _success(evidence: Evidence, result: Record, exit_code: int, wanted: Wanted) -> Outcome:
     if exit_code != 0:
         return failed("crashed", f"{_end(exit_code)} after its result")
-    if result.get("terminal_reason") == "tool_deferred":
+    ended_by = text(result, "terminal_reason")
+    if ended_by in _BROKEN_OFF:
+        return failed("crashed", f"was broken off ({ended_by})")
+    if ended_by == "hook_stopped":
+        return failed("denied", "a hook stopped the run: the work is not done")
+    if ended_by == "tool_deferred":
         return failed("denied", f"a hook put {_tool(part(result, 'deferred_tool_use'))} off: the work is not done")
     if result.get("num_turns") == 0:
         return failed("denied", sentence(f"the prompt was blocked: {text(result, 'result') or ''}"))
@@ -213,6 +237,8 @@ def _failure(evidence: Evidence, result: Record, wanted: Wanted) -> Outcome:
             return failed("crashed", message)
         case status if status is not None and 400 <= status < 500:
             return failed("invalid_request", message)
+    if text(result, "stop_reason") == "refusal" or text(result, "terminal_reason") in _TOO_LONG:
+        return failed("invalid_request", message)
     return failed("crashed", message)
 
 

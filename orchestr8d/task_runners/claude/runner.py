@@ -13,7 +13,7 @@ import structlog
 
 from orchestr8d.clock import Clock
 from orchestr8d.config import ClaudeConfig
-from orchestr8d.core.model import AgentSpec, Error, Session
+from orchestr8d.core.model import AgentSpec, Error, Session, Usage
 from orchestr8d.core.outcome import Outcome, failed
 from orchestr8d.processes import Launch, NotFound, Processes
 from orchestr8d.processes.files import create
@@ -21,7 +21,7 @@ from orchestr8d.processes.program import check_directory, resolve
 from orchestr8d.task_runners import Run, steps
 from orchestr8d.task_runners.claude import arguments, transcripts, worktree
 from orchestr8d.task_runners.claude.arguments import Agent, How
-from orchestr8d.task_runners.claude.evidence import Evidence, Wanted, judge, over_budget, sentence
+from orchestr8d.task_runners.claude.evidence import Evidence, Wanted, judge, over_budget, sentence, unsaid
 from orchestr8d.task_runners.claude.follow import following
 from orchestr8d.task_runners.environment import Inherited
 from orchestr8d.task_runners.supervise import Ended, Rules, verdict
@@ -104,6 +104,8 @@ class ClaudeRunner:
         if run.adopted:
             work = steps.adopt(self._processes, self._clock, run, rules)
         else:
+            if not (run.spec.prompt or "").strip():
+                return failed("invalid_request", "the prompt is empty")
             if (refused := self._refused(asked, session, settings, env)) is not None:
                 return refused
             launch = await self._launch(run, asked, session, settings, env)
@@ -116,7 +118,7 @@ class ClaudeRunner:
             checked, ended = await steps.check(self._processes, self._clock, run, cwd, env, rules, ended)
             if checked.status != "completed":
                 outcome = msgspec.structs.replace(outcome, status=checked.status, error=checked.error)
-        usage = evidence.usage(session, asked.session_id is not None)
+        usage = await _usage(asked, session, evidence, ended, env)
         if outcome.status == "interrupted":
             return Outcome(status="interrupted", usage=usage)
         return msgspec.structs.replace(
@@ -159,7 +161,8 @@ class ClaudeRunner:
     def _env(self, run: Run, session: Session, settings: ClaudeConfig) -> Mapping[str, str]:
         inherited = self._inherited.by(ENV_ALLOW)
         account = self._accounts().get(session.account, {})
-        return {**inherited, **ENV_DEFAULTS, **settings.env, **account, **run.spec.env, **run.env}
+        # The account's last: what its login is told of limits is laid to it.
+        return {**inherited, **ENV_DEFAULTS, **settings.env, **run.spec.env, **account, **run.env}
 
     def _rules(self, run: Run, settings: ClaudeConfig) -> Rules:
         limits, spec = run.limits, run.spec
@@ -196,15 +199,20 @@ class ClaudeRunner:
             raise NotFound(f"no worktree: {e}") from e
 
     async def _settled(self, run: Run, asked: AgentSpec, outcome: Outcome) -> Outcome:
-        """With what the agent left in its worktree. One that is gone on with stays as it is."""
-        if asked.isolation == "none" or outcome.status in ("interrupted", "parked"):
+        """With what the agent left in its worktree. One that is gone on with at once stays as it is."""
+        if asked.isolation == "none" or outcome.status == "interrupted":
             return outcome
+        over = outcome.status != "parked"
         try:
-            left = await worktree.settle(self._worktrees, run.spec.cwd or "/", run.task_id)
-        except worktree.NoWorktree as e:
+            left = await worktree.settle(self._worktrees, run.spec.cwd or "/", run.task_id, over=over)
+        except (worktree.NoWorktree, OSError) as e:
             log.warning("a worktree could not be looked at: it stays", task_id=run.task_id, error=str(e))
             return outcome
-        return msgspec.structs.replace(outcome, worktree=left)
+        files = outcome.files_created
+        if left is None and over:
+            gone = f"{self._worktrees / run.task_id}/"
+            files = [path for path in files if not path.startswith(gone)]
+        return msgspec.structs.replace(outcome, worktree=left, files_created=files)
 
 
 def _check_program(name: str, env: Mapping[str, str], cwd: str) -> None:
@@ -226,6 +234,22 @@ def _how(asked: AgentSpec, session: Session, env: Mapping[str, str]) -> How:
     if not transcripts.begun(env, asked.session_id):
         raise NotFound(f"the session {asked.session_id} of the task to resume from is gone, or another account's")
     return "fork"
+
+
+async def _usage(
+    asked: AgentSpec, session: Session, evidence: Evidence, ended: Ended, env: Mapping[str, str]
+) -> Usage | None:
+    forked = asked.session_id
+    if evidence.result is not None:
+        return evidence.usage(session, forked is not None)
+    if ended.exit_code is None:  # nobody knows how it ended
+        return None
+    try:
+        costs = await asyncio.to_thread(transcripts.costs, env, session.id)
+        before = {} if forked is None else await asyncio.to_thread(transcripts.costs, env, forked)
+    except OSError:
+        return None
+    return unsaid(costs, before, session)
 
 
 def _write(files: Mapping[str, bytes]) -> None:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
+
+from orchestr8d.task_runners.claude.records import Record, decode
 
 
 def begun(env: Mapping[str, str], session_id: str) -> bool:
@@ -16,6 +19,17 @@ def forget(env: Mapping[str, str], session_id: str) -> None:
     begin a conversation of that id."""
     for path in _files(env, session_id):
         path.unlink(missing_ok=True)
+
+
+def costs(env: Mapping[str, str], session_id: str) -> Record:
+    """What the conversation had cost when a CLI last ended in good order, be it that it was asked to. Blocks."""
+    found = b""
+    for path in _files(env, session_id):
+        with suppress(FileNotFoundError), path.open("rb") as lines:
+            for line in lines:
+                if line.startswith(b'{"type":"cost-state"'):
+                    found = line
+    return decode(found) or {}
 
 
 def _files(env: Mapping[str, str], session_id: str) -> list[Path]:

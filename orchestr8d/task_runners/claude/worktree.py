@@ -37,10 +37,11 @@ async def add(root: Path, cwd: str, task_id: str, after: str | None = None) -> s
     return await in_thread(Git(os.environ, root), _add, root, cwd, task_id, after)
 
 
-async def settle(root: Path, cwd: str, task_id: str) -> Worktree | None:
-    """What the task left in its worktree. When that is nothing, the worktree and its branch are removed. Raises
-    NoWorktree when git fails: then it is left as it is."""
-    return await in_thread(Git(os.environ, root), _settle, root, cwd, task_id)
+async def settle(root: Path, cwd: str, task_id: str, *, over: bool = True) -> Worktree | None:
+    """What the task left in its worktree. When that is nothing, the worktree and its branch are removed; of a task that
+    is not over, only when there is nothing that git ignores either. Raises NoWorktree when git fails: then it is left
+    as it is."""
+    return await in_thread(Git(os.environ, root), _settle, root, cwd, task_id, over)
 
 
 def _add(git: Git, root: Path, cwd: str, task_id: str, after: str | None) -> str:
@@ -77,7 +78,12 @@ def _make(git: Git, root: Path, cwd: str, path: Path, branch: str, after: str | 
         git(cwd, "update-ref", branch, start)
     else:  # its worktree was taken away, not its work
         base = git.says(cwd, "merge-base", head, there) or head
-    git(cwd, "worktree", "add", "--quiet", "--force", str(path), branch.removeprefix("refs/heads/"))
+    try:
+        git(cwd, "worktree", "add", "--quiet", "--force", str(path), branch.removeprefix("refs/heads/"))
+    except NoWorktree:
+        if there is None:
+            git.says(cwd, "update-ref", "-d", branch, start)
+        raise
     git(path, "update-ref", BASE, base)
 
 
@@ -109,7 +115,7 @@ def index_copy(git: Git, path: Path) -> Iterator[str]:
         yield shutil.copy2(own, f"{directory}/index")
 
 
-def _settle(git: Git, root: Path, cwd: str, task_id: str) -> Worktree | None:
+def _settle(git: Git, root: Path, cwd: str, task_id: str, over: bool) -> Worktree | None:
     path = root / task_id
     base = _base(git, path)
     if base is None:
@@ -117,7 +123,8 @@ def _settle(git: Git, root: Path, cwd: str, task_id: str) -> Worktree | None:
     found = look(git, path, task_id, base)
     if found.commits or found.files_changed:
         return found
-    remove(git, path, task_id)
+    if over or not git(path, "status", "--porcelain", "--ignored"):
+        remove(git, path, task_id)
     return None
 
 
@@ -134,9 +141,9 @@ def _branch_alone(git: Git, path: Path, cwd: str, task_id: str) -> Worktree | No
 def look(git: Git, path: Path, task_id: str, base: str) -> Worktree:
     """What there is beyond `base`: commits, oldest first, and files, whether committed or not."""
     own = branch_of(task_id)
-    # The agent may have gone on to another branch.
-    at_first = git.says(path, "rev-parse", "-q", "--verify", f"refs/heads/{own}")
-    tips = ("HEAD", at_first or base, f"^{base}")
+    # The agent may have gone on to another branch, and deleted one.
+    at = (git.says(path, "rev-parse", "-q", "--verify", name) for name in ("HEAD", f"refs/heads/{own}"))
+    tips = (*(tip or base for tip in at), f"^{base}")
     log = git(path, "log", "--reverse", f"--max-count={MOST}", "--format=%h %s", *tips, "--")
     current = git.says(path, "symbolic-ref", "-q", "--short", "HEAD")
     return Worktree(str(path), current or own, log.splitlines(), changed(git, path, base)[:MOST])
@@ -144,7 +151,8 @@ def look(git: Git, path: Path, task_id: str, base: str) -> Worktree:
 
 def changed(git: Git, path: Path, base: str) -> list[str]:
     """The files that differ from `base`, those that git does not know yet included."""
-    tracked = git(path, "diff", "--name-only", "--no-renames", "--no-ext-diff", "-z", base, "--")
+    diff = ("diff", "--name-only", "--no-renames", "--no-ext-diff", "--ignore-submodules=none", "-z")
+    tracked = git(path, *diff, base, "--")
     untracked = git(path, "ls-files", "--others", "--exclude-standard", "-z")
     return sorted({name for name in (tracked + untracked).split("\0") if name})
 
