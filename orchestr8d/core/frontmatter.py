@@ -140,6 +140,10 @@ class _Loader(yaml.BaseLoader):
             raise yaml.YAMLError("aliases are not read")
         return super().compose_node(parent, index)
 
+    def construct_scalar(self, node: Any) -> str:
+        # An escape may stand for half a character, which no answer could carry.
+        return str(super().construct_scalar(node)).encode(errors="replace").decode()
+
 
 def _yaml(text: str) -> Any:
     """The document, an empty one as {}. ValueError when it is none."""

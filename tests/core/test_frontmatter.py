@@ -185,3 +185,8 @@ def test_nothing_makes_it_fail(data: bytes) -> None:
         assert text is None or (text.isprintable() and 0 < len(text) <= 200)
     assert all(isinstance(tool, str) and tool for tool in said.tools or [])
     assert len(said.description) <= max(200, len(data))
+
+
+def test_half_a_character_is_none() -> None:
+    found = read(b'---\nname: a\ndescription: "x\\ud800y"\ntools: ["\\udc00"]\n---\nbody\n')
+    assert (found.description, found.tools) == ("x?y", ["?"])
