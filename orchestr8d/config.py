@@ -16,7 +16,7 @@ from orchestr8d import config_values as v
 from orchestr8d.config_file import ConfigError as ConfigError
 from orchestr8d.config_file import ConfigFault, Key, Setting, fault, flatten, read_environ, read_file
 from orchestr8d.core import hooks as hook_rules
-from orchestr8d.core import patterns, redact, task_input
+from orchestr8d.core import notices, patterns, redact, task_input
 from orchestr8d.core.errors import did_you_mean
 from orchestr8d.core.model import PermissionMode
 
@@ -143,6 +143,28 @@ class BudgetConfig(Struct, frozen=True):
     on_exceed: Annotated[Literal["wait", "fail"], v.choice("wait", "fail")] = "wait"
 
 
+class UserConfig(Struct, frozen=True):
+    """How a user is told: on which channels, of what, and when not. Who has no section is told in the log."""
+
+    notify: Annotated[list[str], v.CHANNELS] = field(default_factory=lambda: ["log"])
+    types: Annotated[list[str], v.NOTICE_TYPES] = field(default_factory=lambda: list(notices.TYPES))
+    quiet_hours: v.QuietHours | None = None
+    timezone: v.Zone = "UTC"
+
+
+# As Svix has it.
+_LADDER = (5.0, 300.0, 1800.0, 7200.0, 18_000.0, 36_000.0, 36_000.0)
+
+
+class WebhooksConfig(Struct, frozen=True):
+    """Where may be sent to (core.addresses), and seconds between the attempts: of subscriptions, and of callbacks."""
+
+    allow: Annotated[list[str], v.ADDRESSES] = field(default_factory=lambda: ["public", "loopback"])
+    timeout: Annotated[float, v.duration(0.001)] = 15.0
+    ladder: Annotated[list[float], v.LADDER] = field(default_factory=lambda: list(_LADDER))
+    callback_ladder: Annotated[list[float], v.LADDER] = field(default_factory=lambda: [5.0, 30.0, 120.0])
+
+
 class LogConfig(Struct, frozen=True):
     level: Annotated[str, v.choice("debug", "info", "warning", "error")] = "info"
     format: Annotated[str, v.choice("auto", "json", "pretty")] = "auto"
@@ -163,6 +185,8 @@ class Config(Struct, frozen=True):
     claude: AccountsConfig = AccountsConfig()
     budgets: dict[str, BudgetConfig] = {}
     hooks: Annotated[list[hook_rules.Rule], v.Each(hook_rules.rule)] = []
+    users: dict[str, UserConfig] = {}
+    webhooks: WebhooksConfig = field(default_factory=WebhooksConfig)
     log: LogConfig = LogConfig()
 
 
@@ -291,7 +315,8 @@ def _no_name(key: Key, depth: int) -> str | None:
     try:
         msgspec.convert(name, task_input.Name)
     except msgspec.ValidationError:
-        what = {"queues": "a queue", "budgets": "a budget", "claude": "an account"}.get(key[0], "an alias")
+        kinds = {"queues": "a queue", "users": "a user", "budgets": "a budget", "claude": "an account"}
+        what = kinds.get(key[0], "an alias")
         return f"{name!r} is no name for {what}: letters, digits and _.:@- only"
     return None
 
@@ -425,7 +450,11 @@ def _flat(config: Config) -> dict[str, Any]:
 def to_tree(config: Config, *, secrets: bool = True) -> dict[str, Any]:
     """The settings in force as dicts and lists; without `secrets` what looks like one is hidden."""
     tree: dict[str, Any] = msgspec.to_builtins(config)
-    return tree if secrets else {section: redact.value(section, body) for section, body in tree.items()}
+    if secrets:
+        return tree
+    for user in tree["users"].values():
+        user["notify"] = list(notices.named(user["notify"]))
+    return {section: redact.value(section, body) for section, body in tree.items()}
 
 
 def to_toml(config: Config, *, secrets: bool = True) -> str:

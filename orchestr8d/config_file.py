@@ -56,6 +56,10 @@ def fault(setting: Setting, message: str) -> ConfigFault:
 def shown(setting: Setting) -> str:
     """The value for a message: on one line, not endless, with no secret in it."""
     value = redact.value(setting.key[-1], setting.value)
+    if setting.key[0] == "users" and setting.key[-1] == "notify":
+        # One that is wrong cannot be taken apart: only where it leads to is told.
+        urls = value if isinstance(value, list) else [value]
+        value = [str(url).partition("://")[0][:20] + "://..." if "://" in str(url) else url for url in urls]
     text = json.dumps(value, ensure_ascii=False, default=str)
     return text if len(text) <= 80 else text[:77] + "..."
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
-from orchestr8d.core import durations
-from orchestr8d.core.errors import Fault
+from orchestr8d.core import addresses, durations, notices
+from orchestr8d.core.errors import Fault, did_you_mean
 
 FOREVER = "forever"
 
@@ -145,6 +145,43 @@ def _amount(value: object) -> float:
     return float(value)
 
 
+def _channels(value: object) -> list[str]:
+    if not isinstance(value, list) or not all(isinstance(url, str) for url in value):
+        raise ValueError('expected a list of channels, like ["log", "mailto://localhost?from=me@a.org&to=me@a.org"]')
+    wrong = []
+    for number, url in enumerate(value, 1):
+        try:
+            notices.check_channel(url)
+        except ValueError as e:
+            wrong.append(f"channel {number}: {e}")
+    if wrong:
+        raise ValueError("; ".join(wrong))
+    return list(dict.fromkeys(value))
+
+
+def _notice_types(value: object) -> list[str]:
+    if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
+        raise ValueError(f"expected a list of {', '.join(notices.TYPES)}")
+    names = [notices.ALIASES.get(name, name) for name in value]
+    unknown = [f"{name!r}{did_you_mean(name, notices.TYPES)}" for name in names if name not in notices.TYPES]
+    if unknown:
+        raise ValueError(f"unknown: {', '.join(unknown)}; there are {', '.join(notices.TYPES)}")
+    return list(dict.fromkeys(names))
+
+
+def _quiet_hours(value: object) -> str:
+    notices.read_hours(value if isinstance(value, str) else "")
+    return str(value)
+
+
+def _zone(value: object) -> str:
+    try:
+        notices.zone(value if isinstance(value, str) else "")
+        return str(value)
+    except (KeyError, ValueError, OSError):
+        raise ValueError('expected the name of a time zone, like "Europe/Berlin"') from None
+
+
 def address(listen: str) -> tuple[str, int]:
     """`"127.0.0.1:8787"` or `"[::1]:8787"` as host and port. ValueError says what is missing."""
     m = re.fullmatch(r"(?:\[([0-9A-Fa-f:.]+)\]|([^\s\[\]:/]+)):([0-9]{1,5})", listen)
@@ -195,6 +232,25 @@ def _store_url(value: object) -> str:
     return value
 
 
+def _addresses(value: object) -> list[str]:
+    if not isinstance(value, list) or not all(isinstance(word, str) for word in value):
+        raise ValueError('expected a list of public, loopback, private and networks, like ["public", "10.1.0.0/16"]')
+    addresses.read_allow(value)
+    return list(dict.fromkeys(value))
+
+
+def _ladder(value: object) -> list[float]:
+    if not isinstance(value, list) or len(value) > 100:
+        raise ValueError('expected a list of up to 100 durations, like ["5s", "30s", "2m"]')
+    return [_step(item) for item in value]
+
+
+def _step(value: object) -> float:
+    taken = duration().parse(value)
+    assert isinstance(taken, float)
+    return taken
+
+
 Flag = Annotated[bool, Take(_flag)]
 Rate = Annotated[str, Take(_rate)]
 FilePath = Annotated[str, Take(_path)]
@@ -202,6 +258,8 @@ Listen = Annotated[str, Take(_listen)]
 WebUrl = Annotated[str, Take(_web_url)]
 StoreUrl = Annotated[str, Take(_store_url)]
 AgentName = Annotated[str, Take(_agent_name)]
+QuietHours = Annotated[str, Take(_quiet_hours)]
+Zone = Annotated[str, Take(_zone)]
 Amount = Annotated[float, Take(_amount)]
 Program = Annotated[str, Take(_program)]
 # In a table by names of variables of an environment.
@@ -213,7 +271,11 @@ HOSTS = words(r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\]", '["
 ORIGINS = words(r"https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?|https?://\[[0-9A-Fa-f:.]+\](:[0-9]{1,5})?",
                 '["https://tasks.example.com"]')  # fmt: skip
 LABELS = words(r"[A-Za-z0-9][A-Za-z0-9_.:=@-]{0,127}", '["gpu"]')
+CHANNELS = Take(_channels)
+NOTICE_TYPES = Take(_notice_types)
 PROGRAMS = words(r"[^\0]+", '["make", "/usr/bin/*"]')
 VARIABLES = words(r"[A-Za-z_*][A-Za-z0-9_*]*", '["GOPATH", "NPM_*"]')
+ADDRESSES = Take(_addresses)
+LADDER = Take(_ladder)
 TOOLS = words(r"[^\0]+", '["Bash(git *)", "Edit"]')
 PATHS = words(r"[^\0]+", '["~/agents", ".claude/agents", "/srv/agents"]')

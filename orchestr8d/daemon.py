@@ -23,20 +23,27 @@ from orchestr8d.agents import Agent, Catalogue, Unresolved
 from orchestr8d.clock import SystemClock
 from orchestr8d.config import Config
 from orchestr8d.config_values import address
+from orchestr8d.core import addresses
 from orchestr8d.core.budgets import Budget
 from orchestr8d.core.errors import Problem
 from orchestr8d.core.governor import Account
 from orchestr8d.core.ids import uuid7
 from orchestr8d.core.model import Executor
+from orchestr8d.core.notices import Quiet, User, read_hours
 from orchestr8d.core.submit import AgentRules
 from orchestr8d.events import Bus
+from orchestr8d.followups import Followups
 from orchestr8d.hook_rules import HookRules
 from orchestr8d.metrics import Metrics
+from orchestr8d.notifications import channels
+from orchestr8d.notifier import Notifier
+from orchestr8d.outgoing import Outgoing
 from orchestr8d.priority_queue import PriorityQueue
 from orchestr8d.processes import Files, NotFound, Processes
 from orchestr8d.processes.files import attempt_files
 from orchestr8d.state import Held, hold
 from orchestr8d.status_api import hooks as hooks_api
+from orchestr8d.status_api import submit as submit_api
 from orchestr8d.status_api.app import create_app
 from orchestr8d.status_api.services import Services
 from orchestr8d.status_api.serving import Runner
@@ -48,7 +55,8 @@ from orchestr8d.task_runners import Runner as TaskRunner
 from orchestr8d.task_runners import third_party
 from orchestr8d.task_runners.claude import ClaudeRunner, no_bypass_reason, off_reason
 from orchestr8d.task_runners.command import CommandRunner
-from orchestr8d.tokens import TokenKeeper
+from orchestr8d.tokens import TokenKeeper, webhook_secret
+from orchestr8d.webhook_dispatcher import SignedPosts, WebhookDispatcher
 
 SOCKET = "orchestr8d.sock"
 # A Unix socket's path has to fit into sockaddr_un.
@@ -166,6 +174,20 @@ class Daemon:
             self._clock, lambda: self.config.hooks, lambda caller, asked: hooks_api.submit(services, caller, asked),
             metrics.hook,
         )  # fmt: skip
+        followups = Followups(store, lambda due, asked: submit_api.follow_up(services, due, asked))
+        bus.observe(followups.observe)
+        outgoing = Outgoing(lambda: addresses.read_allow(self.config.webhooks.allow))
+        own_secret = webhook_secret(self._state)
+        dispatcher = WebhookDispatcher(
+            store, self._clock, outgoing, own_secret, lambda: self.config.webhooks.timeout
+        )  # fmt: skip
+        bus.observe_deliveries(dispatcher.hint)
+        notifier = Notifier(
+            store, self._clock, lambda: store.limits.users,
+            channels(SignedPosts(self._clock, outgoing, own_secret, lambda: self.config.webhooks.timeout)),
+            lambda: self.config.webhooks.callback_ladder,
+        )  # fmt: skip
+        bus.observe(notifier.observe)
         services = Services(
             store=store, bus=bus, clock=self._clock, config=lambda: self.config, tokens=tokens, metrics=metrics,
             pool=pool, hooks=rules, agents=agents, attempt_files=self._attempt_files,
@@ -177,12 +199,13 @@ class Daemon:
         try:
             where = await self._listen(site)
             beat = self._make_beat(store, queue, pool)
-            self._reload = lambda: self._reload_config(store, queue, beat)
+            self._reload = lambda: self._reload_config(store, queue, beat, notifier)
             # The configuration may say something else than when they were parked.
             self._aside(_recheck_budgets(store))
 
             loops: list[Coroutine[Any, Any, None]] = [
-                store.watch(), pool.watch(), queue.run(), pool.run(), rules.run(), indexer.run(),
+                store.watch(), pool.watch(), queue.run(), pool.run(), rules.run(), followups.run(), indexer.run(),
+                dispatcher.run(), notifier.run(),
                 maintenance.heartbeat(beat),
                 maintenance.Pruner(store, lambda: _retention(self.config), self._attempt_files).run(),
             ]  # fmt: skip
@@ -192,6 +215,7 @@ class Daemon:
             return await self._until_stopped(loops, store, queue, pool, services, site)
         finally:
             await site.cleanup()
+            await outgoing.close()
 
     # -- start
 
@@ -355,15 +379,17 @@ class Daemon:
         if self._reload is not None:
             self._reload()
 
-    def _reload_config(self, store: Store, queue: PriorityQueue, beat: Callable[[], Awaitable[None]]) -> None:
-        self._aside(self._apply_config(store, beat))
+    def _reload_config(
+        self, store: Store, queue: PriorityQueue, beat: Callable[[], Awaitable[None]], notifier: Notifier
+    ) -> None:
+        self._aside(self._apply_config(store, beat, notifier))
 
     def _aside(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
         self._reloads.add(task)
         task.add_done_callback(self._reloads.discard)
 
-    async def _apply_config(self, store: Store, beat: Callable[[], Awaitable[None]]) -> None:
+    async def _apply_config(self, store: Store, beat: Callable[[], Awaitable[None]], notifier: Notifier) -> None:
         self._notify.reloading()
         try:
             new = config.load(config.find(self._path, self._environ), self._environ)
@@ -377,6 +403,9 @@ class Daemon:
             await store.open_account(None)
             if before.budgets != self.config.budgets:
                 await _recheck_budgets(store)
+            if before.users != self.config.users:
+                await store.recheck_held()
+                notifier.hint()
             await beat()
             # What the file no longer says of a queue stays as it was: it may have been set over the API since.
             kept = [key for key in applied if key.startswith("queues.") and _unset(self.config, key)]
@@ -458,6 +487,9 @@ def _store_limits(settings: Config) -> Limits:
         accounts=_accounts(settings),
         agents=settings.runners.claude.concurrency,
         budgets=tuple(_budget(name, said) for name, said in settings.budgets.items()),
+        users={name: _user(said) for name, said in settings.users.items()},
+        ladder=tuple(settings.webhooks.ladder),
+        callback_ladder=tuple(settings.webhooks.callback_ladder),
     )
 
 
@@ -470,6 +502,11 @@ def _accounts(settings: Config) -> tuple[Account, ...]:
 def _budget(name: str, said: config.BudgetConfig) -> Budget:
     unit: Literal["usd", "tokens"] = "tokens" if said.usd is None else "usd"
     return Budget(name, said.usd or said.tokens or 0.0, unit, said.per, said.on_exceed)
+
+
+def _user(said: config.UserConfig) -> User:
+    quiet = None if said.quiet_hours is None else Quiet(*read_hours(said.quiet_hours), said.timezone)
+    return User(tuple(said.notify), frozenset(said.types), quiet)
 
 
 async def _recheck_budgets(store: Store) -> None:

@@ -41,6 +41,7 @@ class Bus:
     def __init__(self) -> None:
         self._observers: list[Callable[[Sequence[Event]], None]] = []
         self._cancels: list[Callable[[Sequence[str]], None]] = []
+        self._deliveries: list[Callable[[], None]] = []
         self._any: set[asyncio.Future[None]] = set()
         self._by_task: dict[str, set[asyncio.Future[None]]] = {}
 
@@ -75,6 +76,14 @@ class Bus:
     def publish_cancels(self, task_ids: Sequence[str]) -> None:
         for observer in self._cancels:
             observer(task_ids)
+
+    def observe_deliveries(self, observer: Callable[[], None]) -> None:
+        """Call `observer` when there may be something to deliver that was not there before."""
+        self._deliveries.append(observer)
+
+    def publish_deliveries(self) -> None:
+        for observer in self._deliveries:
+            observer()
 
     def next(self) -> asyncio.Future[None]:
         """Done at the next commit that has events. Ask for it before reading the store, so that nothing is missed."""

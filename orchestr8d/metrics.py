@@ -26,6 +26,9 @@ _COUNTED: Final = frozenset(
 )
 
 
+_DELIVERIES: Final = frozenset({"webhook.delivered", "webhook.failed", "webhook.dead"})
+
+
 class _Told(msgspec.Struct):
     """What is counted of an event's data."""
 
@@ -65,6 +68,10 @@ class Metrics:
             "orchestr8d_http_requests_total", "Requests by route", ["method", "route", "status"], registry=r
         )
         self._hooks = Counter("orchestr8d_hooks_total", "What became of hooks", ["outcome"], registry=r)
+        self._deliveries = Counter(
+            "orchestr8d_deliveries_total", "What became of attempts at deliveries, and deliveries given up",
+            ["outcome"], registry=r,
+        )  # fmt: skip
         self._depth = Gauge("orchestr8d_queue_depth", "Tasks that wait in a queue", ["queue"], registry=r)
         self._in_queue = Gauge("orchestr8d_queue_running", "Tasks of a queue that run", ["queue"], registry=r)
         self._running = Gauge("orchestr8d_running", "Attempts that this daemon runs", registry=r)
@@ -84,6 +91,8 @@ class Metrics:
         for event in events:
             if event.type in _COUNTED:
                 self._count(event.type[5:], self._decode(event.data))
+            elif event.type in _DELIVERIES:
+                self._of(self._deliveries, event.type[8:]).inc()
 
     def _count(self, what: str, told: _Told) -> None:
         queue = self._queue(told.queue)

@@ -14,6 +14,7 @@ from typing import Final
 import msgspec
 
 from orchestr8d.clock import Clock
+from orchestr8d.core import signature
 from orchestr8d.core.model import Scope, Token
 
 PREFIX: Final = "o8d_"
@@ -134,3 +135,8 @@ def _write(path: Path, text: str) -> None:
         file.flush()
         os.fsync(file.fileno())
     draft.replace(path)
+
+
+def webhook_secret(state: Path) -> str:
+    """What signs callbacks and notification posts: the state directory's `webhook-secret`, made at first start."""
+    return _kept(state / "webhook-secret", lambda: signature.make_secret(secrets.token_bytes(32)))

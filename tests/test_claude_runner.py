@@ -285,7 +285,7 @@ async def test_check(bench: Bench) -> None:
     passed = await bench.run(prompt, check=["test", "-e", "a.txt"])
     assert (passed.status, passed.result) == ("completed", b"done")
     outcome = await bench.run(prompt, check=["sh", "-c", "echo no good; exit 3"])
-    assert (kind(outcome), message(outcome)) == ("check", "check: exited with code 3: no good")
+    assert (kind(outcome), message(outcome)) == ("check", "exited with code 3: no good")
     assert (outcome.result, cost(outcome)) == (b"done", pytest.approx(2 * ONCE))
 
 

@@ -160,7 +160,7 @@ async def test_what_an_attempt_puts_in_the_place_of_its_checks_files(bench: Benc
     victim.write_text("untouched")
     planted = f"{HERE} mkfifo $b.check.stdout; ln -s $PWD/victim $b.check.stderr; ln -s $PWD/victim $b.check.exit"
     outcome = await bench.run("sh", "-c", planted, check=["sh", "-c", "echo so; echo no >&2; exit 3"])
-    assert outcome.error is not None and outcome.error.message == "check: exited with code 3: no"
+    assert outcome.error is not None and outcome.error.message == "exited with code 3: no"
     assert victim.read_text() == "untouched"
     outcome = await bench.run("sh", "-c", f"{HERE} mkdir $b.check.stdout", check=["true"])
     assert kind(outcome) == "check" and outcome.error is not None
@@ -263,9 +263,9 @@ async def test_check(bench: Bench) -> None:
     assert outcome.status == "completed"
     outcome = await bench.run("echo", "out", check=["sh", "-c", "pwd; echo bad: $OWN >&2; exit 3"], env={"OWN": "o"})
     assert (kind(outcome), outcome.exit_code, text(outcome)) == ("check", 0, "out\n")
-    assert outcome.error is not None and outcome.error.message == "check: exited with code 3: bad: o"
+    assert outcome.error is not None and outcome.error.message == "exited with code 3: bad: o"
     outcome = await bench.run("true", check=["sh", "-c", "echo only stdout; exit 1"])
-    assert outcome.error is not None and outcome.error.message == "check: exited with code 1: only stdout"
+    assert outcome.error is not None and outcome.error.message == "exited with code 1: only stdout"
     outcome = await bench.run("true", check=["nope"])
     assert outcome.error is not None and (kind(outcome), "nope: no such program" in outcome.error.message) == (
         "check",
@@ -279,7 +279,7 @@ async def test_check(bench: Bench) -> None:
 async def test_check_is_bounded_and_leaves_nothing(bench: Bench) -> None:
     outcome = await bench.run("true", check=[str(bench.leaf)], timeout=0.3)
     assert outcome.error is not None
-    assert (kind(outcome), outcome.error.message) == ("check", "check: ran longer than its timeout of 0.3s")
+    assert (kind(outcome), outcome.error.message) == ("check", "ran longer than its timeout of 0.3s")
     outcome = await bench.run("true", check=["sh", "-c", f"(setsid {bench.leaf} &); sleep 0.1"])
     assert outcome.status == "completed" and len(bench.noted()) == 2 and bench.alive() == []
     outcome = await bench.run("true", check=[str(bench.leaf)], time_left=0.3)

@@ -97,7 +97,7 @@ concurrency = true
 limit = 1
 [queues]
 x = 5
-[webhooks]
+[webhoks]
 allow = ["public"]
 [log.level]
 x = 1
@@ -111,7 +111,7 @@ x = 1
         "config.toml:10: executor.concurrency = true: expected a whole number from 1 to 10,000",
         "config.toml:12: queues.b c.limit = 1: 'b c' is no name for a queue: letters, digits and _.:@- only",
         "config.toml:14: queues.x = 5: is a table of settings, not a value",
-        "config.toml:16: webhooks.allow = [\"public\"]: unknown section 'webhooks' (did you mean 'hooks'?)",
+        "config.toml:16: webhoks.allow = [\"public\"]: unknown section 'webhoks' (did you mean 'webhooks'?)",
         "config.toml:18: log.level.x = 1: log.level takes a value, not a table",
         "environment: ORCHESTR8D_LOG_LEVEL: needs double underscores (did you mean 'ORCHESTR8D_LOG__LEVEL'?)",
         "environment: ORCHESTR8D_LIMITS__PERKEY = 3: unknown key (did you mean 'per_key'?)",
@@ -462,3 +462,50 @@ def test_variables_for_agents_are_taken_as_they_stand(file: Path) -> None:
 def test_agents_at_once_fit_into_the_memory() -> None:
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     assert 1 <= load(None, {}).runners.claude.concurrency <= max(1, memory // (400 << 20))
+
+
+def test_users(file: Path) -> None:
+    file.write_text("""
+[users.local]
+notify = ["log", "log", "mailto://me:hunter2@smtp.example.com?from=a@a.org&to=b@b.org", "slack://hunter2/B/C"]
+types = ["failure", "alert", "task_failure"]
+quiet_hours = "22:00-07:00"
+timezone = "Europe/Berlin"
+[users.other]
+""")
+    c = load(file, {})
+    assert c.users == {
+        "local": config.UserConfig(
+            ["log", "mailto://me:hunter2@smtp.example.com?from=a@a.org&to=b@b.org", "slack://hunter2/B/C"],
+            ["task_failure", "alert"], "22:00-07:00", "Europe/Berlin",
+        ),
+        "other": config.UserConfig(),
+    }  # fmt: skip
+    assert (c.users["other"].notify, c.users["other"].timezone) == (["log"], "UTC")
+    assert "hunter2" not in config.to_toml(c, secrets=False)
+    file.write_text(config.to_toml(c))
+    assert load(file, {}) == c
+
+
+def test_faults_of_users(file: Path) -> None:
+    text = """
+[users."a b"]
+notify = ["log"]
+[users.a]
+notify = ["lgo", "log", "mailto://me:hunter2@a.org", "https://me:hunter2@a.org/"]
+types = ["task_failed"]
+quiet_hours = "22-7"
+timezone = "Berlin"
+[users.b]
+notify = "slack://hunter2/x"
+"""
+    said = faults(file, text)
+    assert not any("hunter2" in line for line in said)
+    assert said[0].startswith("config.toml:3: users.a b.notify = [\"log\"]: 'a b' is no name for a user")
+    shown = '["lgo", "log", "mailto://...", "https://..."]'
+    assert said[1].startswith(f"config.toml:5: users.a.notify = {shown}: channel 1: ")
+    assert "channel 3: mailto://: expected one address in from=" in said[1] and "channel 4: https://: " in said[1]
+    assert said[2].startswith("config.toml:6: users.a.types = [\"task_failed\"]: unknown: 'task_failed' (did you mean ")
+    assert said[3].endswith('expected two different times of the day, like "22:00-07:00"')
+    assert said[4].endswith('expected the name of a time zone, like "Europe/Berlin"')
+    assert said[5].startswith('config.toml:10: users.b.notify = ["slack://..."]: expected a list of channels')

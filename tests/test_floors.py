@@ -15,9 +15,10 @@ PACKAGE = Path(__file__).parent.parent / "orchestr8d"
 FLOORS = {
     "core": 0,
     "clock": 1, "config": 1, "events": 1, "log": 1, "state": 1, "systemd": 1,
-    "agents": 2, "processes": 2, "store": 2, "task_runners": 2, "tokens": 2,
-    "transcript": 2,
-    "hook_rules": 3, "maintenance": 3, "metrics": 3, "priority_queue": 3, "task_pool": 3,
+    "agents": 2, "notifications": 2, "processes": 2, "store": 2, "task_runners": 2, "tokens": 2,
+    "outgoing": 2, "transcript": 2,
+    "followups": 3, "hook_rules": 3, "maintenance": 3, "metrics": 3, "notifier": 3, "priority_queue": 3, "task_pool": 3,
+    "webhook_dispatcher": 3,
     "status_api": 4,
     "client": 5, "daemon": 5,
     "cli": 6,

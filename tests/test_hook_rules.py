@@ -160,3 +160,13 @@ async def test_past_the_bounds_hooks_are_dropped_and_that_is_said_rarely() -> No
     await box.loop.run_once()
     box.loop.take(sample("Stop"), CALLER, hook_rules.MOST_BYTES)
     assert box.counted[-1] == "dropped"
+
+
+def test_what_follows_from_a_rules_task_sees_the_end_and_not_the_hook() -> None:
+    follow = {"submit": {"command": ["echo", "{{ task.result }}"]}}
+    asked = {"command": ["echo", "{{ hook.cwd }}"], "options": {"on_completion": follow, "title": "{{ hook.cwd }}"}}
+    made = hooks.task(rule("Stop", asked), {"cwd": "/x"})
+    assert made == {"command": ["echo", "/x"], "options": {"on_completion": follow, "title": "/x"}}
+    wrong = {"submit": {"command": ["echo", "{{ hook.cwd }}"]}}
+    _, faults = hooks.rule({"event": "Stop", "task": {"command": ["a"], "options": {"on_completion": wrong}}})
+    assert [fault.path for fault in faults] == ["task.options.on_completion.submit.command[1]"]

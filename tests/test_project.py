@@ -30,7 +30,7 @@ def test_the_example_has_every_key_once_each_with_a_sentence(tmp_path: Path) -> 
         header = re.fullmatch(r"(# )?(\[{1,2})([a-z._]+)\]{1,2}", line)
         key = re.fullmatch(r"(# )?([A-Za-z_]+) = .+", line)
         if header:
-            section = re.sub(r"^(queues|budgets|claude\.accounts)\.[a-z]+", r"\1.NAME", header[3])
+            section = re.sub(r"^(queues|budgets|users|claude\.accounts)\.[a-z]+", r"\1.NAME", header[3])
             live.append(line.removeprefix("# "))
         elif key:
             name = f"{section}.{'NAME' if section.endswith(('env', 'aliases')) else key[2]}"
@@ -58,6 +58,7 @@ def test_keys_with_a_fixed_default_are_no_comments() -> None:
         "runners.claude.concurrency", "runners.claude.mcp_config", "runners.claude.env.NAME", "agents.aliases.NAME",
         "claude.accounts.NAME.env.NAME", "claude.accounts.NAME.concurrency",
         "budgets.NAME.usd", "budgets.NAME.tokens", "budgets.NAME.per", "budgets.NAME.on_exceed",
+        "users.NAME.notify", "users.NAME.types", "users.NAME.quiet_hours", "users.NAME.timezone",
         "hooks.event", "hooks.tool_name", "hooks.cwd", "hooks.prompt", "hooks.debounce", "hooks.task",
     }  # fmt: skip
 

@@ -175,6 +175,11 @@ def local(time: str | None) -> str:
     return datetime.fromisoformat(time).astimezone().strftime("%Y-%m-%d %H:%M:%S")
 
 
+def clock(now: float) -> str:
+    """The time of day in the reader's zone; `now` is in seconds since the epoch."""
+    return datetime.fromtimestamp(now).astimezone().strftime("%H:%M:%S")
+
+
 def moment(time: str) -> float:
     """Seconds since the epoch."""
     return datetime.fromisoformat(time).timestamp()

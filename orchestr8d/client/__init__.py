@@ -19,10 +19,13 @@ from orchestr8d.client.discovery import Endpoint, find
 
 if TYPE_CHECKING:
     from orchestr8d.client.aio import AsyncClient
-    from orchestr8d.client.functions import task_async
+    from orchestr8d.client.functions import get_notifications, send_notification, task_async
     from orchestr8d.client.sync import Client
 
-__all__ = ["ApiError", "AsyncClient", "Client", "ConnectionLost", "Endpoint", "NoDaemon", "find", "task_async"]
+__all__ = [
+    "ApiError", "AsyncClient", "Client", "ConnectionLost", "Endpoint", "NoDaemon", "find", "get_notifications",
+    "send_notification", "task_async",
+]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:
@@ -35,8 +38,8 @@ def __getattr__(name: str) -> Any:
         from orchestr8d.client.aio import AsyncClient
 
         return AsyncClient
-    if name == "task_async":
-        from orchestr8d.client.functions import task_async
+    if name in ("get_notifications", "send_notification", "task_async"):
+        from orchestr8d.client import functions
 
-        return task_async
+        return getattr(functions, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -195,6 +195,82 @@ def agent(name: str, cwd: str | None) -> Request:
     return Request("GET", f"{API}/agents/{_part(name)}", _query(cwd=cwd))
 
 
+def send_notification(fields: Mapping[str, object], key: str) -> Request:
+    return _write("POST", "/notifications", _given(fields), key=key)
+
+
+class NoticeQuery(TypedDict, total=False):
+    """Filters of notifications; all must match. `unread`: those that were not acknowledged."""
+
+    user_id: str | None
+    workflow_id: str | None
+    type: Sequence[str]
+    unread: bool
+
+
+def notifications(limit: int, cursor: str | None = None, **query: Unpack[NoticeQuery]) -> Request:
+    types = ",".join(query.pop("type", ())) or None
+    return Request("GET", f"{API}/notifications", _query(limit=limit, cursor=cursor, type=types, **query))
+
+
+def notification(notification_id: str) -> Request:
+    return Request("GET", f"{API}/notifications/{_part(notification_id)}")
+
+
+def ack_notification(notification_id: str) -> Request:
+    return _write("POST", f"/notifications/{_part(notification_id)}/ack", {})
+
+
+def ack_notifications(user_id: str | None) -> Request:
+    return _write("POST", "/notifications:ack-all", {}, _query(user_id=user_id))
+
+
+def add_webhook(fields: Mapping[str, Any], key: str) -> Request:
+    return _write("POST", "/webhooks", _given(fields), key=key)
+
+
+def webhooks() -> Request:
+    return Request("GET", f"{API}/webhooks", _query(limit=1000))
+
+
+def webhook(webhook_id: str) -> Request:
+    return Request("GET", f"{API}/webhooks/{_part(webhook_id)}")
+
+
+def change_webhook(webhook_id: str, changes: Mapping[str, object]) -> Request:
+    return _write("PATCH", f"/webhooks/{_part(webhook_id)}", dict(changes))
+
+
+def steer_webhook(webhook_id: str, verb: Literal["pause", "resume", "test", "rotate-secret"]) -> Request:
+    return _write("POST", f"/webhooks/{_part(webhook_id)}/{verb}", {})
+
+
+def remove_webhook(webhook_id: str) -> Request:
+    return Request("DELETE", f"{API}/webhooks/{_part(webhook_id)}")
+
+
+class DeliveryQuery(TypedDict, total=False):
+    """Filters of deliveries; all must match. `since`: a time with an offset."""
+
+    status: Literal["pending", "delivered", "dead"] | None
+    webhook_id: str | None
+    task_id: str | None
+    since: str | None
+
+
+def deliveries(limit: int, cursor: str | None = None, **query: Unpack[DeliveryQuery]) -> Request:
+    """One page of deliveries, newest first."""
+    return Request("GET", f"{API}/deliveries", _query(**query, limit=limit, cursor=cursor))
+
+
+def redeliver(delivery_id: str) -> Request:
+    return _write("POST", f"/deliveries/{_part(delivery_id)}/redeliver", {})
+
+
+def redeliver_all(**query: Unpack[DeliveryQuery]) -> Request:
+    return _write("POST", "/deliveries:redeliver", _given(query))
+
+
 def create_token(fields: Mapping[str, Any], key: str) -> Request:
     return _write("POST", "/tokens", _given(fields), key=key)
 

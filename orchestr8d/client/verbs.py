@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Generic, TypeVar, Unpack
 
 from orchestr8d.client import requests
-from orchestr8d.client.requests import Request, TaskQuery
+from orchestr8d.client.requests import DeliveryQuery, NoticeQuery, Request, TaskQuery
 from orchestr8d.clock import Clock
 from orchestr8d.core.ids import uuid7
 
@@ -153,6 +153,98 @@ class Verbs(ABC, Generic[One, Many]):
     def agent(self, name: str, cwd: str | None = None) -> One:
         """What a name means to a task in `cwd`, and what of its file is `ignored`; ApiError 404 or 422."""
         return self._one(requests.agent(name, cwd))
+
+    def send_notification(
+        self,
+        user_id: str,
+        notification_type: str,
+        message: str,
+        *,
+        title: str | None = None,
+        priority: str | None = None,
+        workflow_id: str | None = None,
+        task_id: str | None = None,
+        metadata: Mapping[str, object] | None = None,
+        idempotency_key: str | None = None,
+    ) -> One:
+        """Tells a user something: `{"notification_id"}` once it is on disk."""
+        fields = {
+            "user_id": user_id, "notification_type": notification_type, "message": message, "title": title,
+            "priority": priority, "workflow_id": workflow_id, "task_id": task_id, "metadata": metadata,
+        }  # fmt: skip
+        return self._one(requests.send_notification(fields, self._key(idempotency_key)))
+
+    def get_notifications(self, **query: Unpack[NoticeQuery]) -> Many:
+        """All notifications that match, newest first."""
+        return self._many(requests.notifications(1000, **query), "notifications")
+
+    def notification_page(self, limit: int = 50, cursor: str | None = None, **query: Unpack[NoticeQuery]) -> One:
+        """One page of them: `{"notifications": […], "next_cursor"}`."""
+        return self._one(requests.notifications(limit, cursor, **query))
+
+    def notification(self, notification_id: str) -> One:
+        """A notification, and what became of it on each of its `channels`."""
+        return self._one(requests.notification(notification_id))
+
+    def ack_notification(self, notification_id: str) -> One:
+        return self._one(requests.ack_notification(notification_id))
+
+    def ack_notifications(self, user_id: str | None = None) -> One:
+        """Acknowledges all, or all of a user: `{"count"}`."""
+        return self._one(requests.ack_notifications(user_id))
+
+    def add_webhook(
+        self,
+        url: str,
+        events: Sequence[str],
+        *,
+        secret: str | None = None,
+        user_id: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        idempotency_key: str | None = None,
+    ) -> One:
+        """Subscribes a URL to events; `{"webhook_id", "secret"}`: the secret stands in this one answer."""
+        fields = {"url": url, "events": events, "secret": secret, "user_id": user_id, "headers": headers}
+        return self._one(requests.add_webhook(fields, self._key(idempotency_key)))
+
+    def webhooks(self) -> Many:
+        return self._many(requests.webhooks(), "webhooks")
+
+    def webhook(self, webhook_id: str) -> One:
+        return self._one(requests.webhook(webhook_id))
+
+    def change_webhook(self, webhook_id: str, **changes: object) -> One:
+        """Any of `url`, `events`, `user_id`, `headers`."""
+        return self._one(requests.change_webhook(webhook_id, changes))
+
+    def pause_webhook(self, webhook_id: str) -> One:
+        return self._one(requests.steer_webhook(webhook_id, "pause"))
+
+    def resume_webhook(self, webhook_id: str) -> One:
+        return self._one(requests.steer_webhook(webhook_id, "resume"))
+
+    def test_webhook(self, webhook_id: str) -> One:
+        """Sends `webhook.test`; answers with its delivery."""
+        return self._one(requests.steer_webhook(webhook_id, "test"))
+
+    def rotate_secret(self, webhook_id: str) -> One:
+        """A new secret, `{"secret"}`; the old one signs beside it for 24 hours."""
+        return self._one(requests.steer_webhook(webhook_id, "rotate-secret"))
+
+    def remove_webhook(self, webhook_id: str) -> One:
+        return self._one(requests.remove_webhook(webhook_id))
+
+    def delivery_page(self, limit: int = 50, cursor: str | None = None, **query: Unpack[DeliveryQuery]) -> One:
+        """One page of deliveries, newest first: `{"deliveries": […], "next_cursor"}`."""
+        return self._one(requests.deliveries(limit, cursor, **query))
+
+    def redeliver(self, delivery_id: str) -> One:
+        """Sends a delivery again; answers with it."""
+        return self._one(requests.redeliver(delivery_id))
+
+    def redeliver_all(self, **query: Unpack[DeliveryQuery]) -> One:
+        """Sends all that match again: `{"count"}`."""
+        return self._one(requests.redeliver_all(**query))
 
     def create_token(
         self,

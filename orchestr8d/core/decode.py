@@ -37,7 +37,7 @@ def convert(
         return msgspec.convert(value, into, strict=strict), []
     except msgspec.ValidationError as e:
         walk = _Walk(later, strict)
-        walk.explain(value, into, "", e)
+        walk.all_of(value, into, e)
         return None, walk.faults or [_fault(str(e))]
 
 
@@ -77,7 +77,7 @@ def _decode_json(body: bytes, decoder: msgspec.json.Decoder[T], later: frozenset
     except (ValueError, RecursionError) as e:
         return None, [Fault("", f"the body is not valid JSON: {e}")]
     walk = _Walk(later, strict=True)
-    right = walk.explain(value, decoder.type, "", wrong)
+    right = walk.all_of(value, decoder.type, wrong)
     return None if right is UNSET else right, walk.faults or [_fault(str(wrong))]
 
 
@@ -94,6 +94,14 @@ class _Walk:
         self._later = later
         self._strict = strict
         self.faults: list[Fault] = []
+
+    def all_of(self, value: object, into: Any, error: msgspec.ValidationError) -> Any:
+        """What is right of the whole value, which failed with `error`; UNSET when nothing is."""
+        try:
+            return self.explain(value, into, "", error)
+        except RecursionError:  # tasks stand in tasks
+            self.faults.append(Fault("", "nested too deep"))
+            return UNSET
 
     def _right(self, value: object, into: Any, path: str) -> Any:
         """`value` as `into`, or what is right of it; UNSET when nothing is."""
@@ -153,7 +161,7 @@ class _Walk:
             return UNSET
         items = [item for _, item in self._items(enumerate(value), into, lambda i: f"{path}[{i}]")]
         # Items keep their places, so only structs, of which something may be right, can stand without the wrong ones.
-        return items if _is_struct(into) else UNSET
+        return items if any(_is_struct(_bare(member)[0]) for member in _members(into)) else UNSET
 
     def _items(self, items: Iterable[tuple[Any, Any]], into: Any, path: Callable[[Any], str]) -> list[tuple[Any, Any]]:
         """Each as `_right` has it, in a loop that is quick: most are right, and there may be many."""

@@ -10,6 +10,7 @@ import msgspec
 from msgspec import Struct
 
 from orchestr8d.core import durations
+from orchestr8d.core.addresses import Allow
 from orchestr8d.core.decode import convert
 from orchestr8d.core.errors import Fault
 from orchestr8d.core.task_input import NOT_YET, Duration, TaskIn
@@ -86,7 +87,8 @@ def _task_faults(task: dict[str, Any]) -> list[Fault]:
 
     made, faults = convert(task, TaskIn, later=NOT_YET)
     if made is not None:
-        submit.check(made, submit.Policy(max_retries=2**53), faults)
+        submit.check(made, submit.Policy(max_retries=2**53, addresses=Allow(private=True)), faults)
+    task = _without_follow_ups(task)
     unsure = template.places(task)
     certain = [fault for fault in faults if fault.path not in unsure]
     return [
@@ -111,24 +113,23 @@ def matches(rule: Rule, hook: Mapping[str, Any]) -> bool:
     return True
 
 
+def _without_follow_ups(task: dict[str, Any]) -> dict[str, Any]:
+    """The same without what is to be done at its end: templates of tasks that follow are over that end."""
+    options = task.get("options")
+    if not isinstance(options, dict):
+        return task
+    return task | {"options": {name: value for name, value in options.items() if name != "on_completion"}}
+
+
 def task(rule: Rule, hook: Mapping[str, Any]) -> dict[str, Any]:
     """The task that the rule asks for. Raises TemplateError."""
     from orchestr8d.core import template
 
-    asked: dict[str, Any] = template.render(rule.task, {"hook": hook})
+    asked: dict[str, Any] = template.render(_without_follow_ups(rule.task), {"hook": hook})
     options = asked.get("options")
+    if isinstance(options, dict) and "on_completion" in rule.task["options"]:
+        options["on_completion"] = rule.task["options"]["on_completion"]
     for at, names in ((asked, ("command", "prompt", "env", "stdin")), (options, ("check", "tags", "title"))):
         if isinstance(at, dict):
-            at.update({name: _texts(at[name]) for name in names if at.get(name) is not None})
+            at.update({name: template.texts(at[name]) for name in names if at.get(name) is not None})
     return asked
-
-
-def _texts(value: Any) -> Any:
-    """The same with texts where a task has texts: what a template made of a number or an object is written as JSON."""
-    from orchestr8d.core.template import as_text
-
-    if isinstance(value, list):
-        return [as_text(item) for item in value]
-    if isinstance(value, dict):
-        return {name: as_text(item) for name, item in value.items()}
-    return as_text(value)

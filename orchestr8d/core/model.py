@@ -118,7 +118,13 @@ class Spec(msgspec.Struct, frozen=True, omit_defaults=True):
     stall_timeout: float | None = None
     max_retries: int = 0
     backoff: Backoff = Backoff()
-    on_failure: Literal["retry", "fail"] = "retry"
+    on_failure: Literal["retry", "fail", "callback"] = "retry"
+    # `notification`, `callback_url`, URLs, and `{"submit": TASK}` as it was written (core.endings).
+    on_completion: list[str | dict[str, Any]] = []
+    callback_url: str | None = None
+    callback_method: Literal["POST", "PUT"] = "POST"
+    # How many tasks came before it, each following from the end of the one before.
+    follows: int = 0
     depends_on: list[str] = []
     allow_failed: bool = False
     check: list[str] | None = None

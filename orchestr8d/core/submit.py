@@ -10,7 +10,8 @@ from typing import Any
 import msgspec
 from msgspec import UNSET, Struct
 
-from orchestr8d.core import durations, patterns
+from orchestr8d.core import durations, endings, patterns
+from orchestr8d.core.addresses import Allow
 from orchestr8d.core.errors import Fault, did_you_mean, enough, refuse
 from orchestr8d.core.model import PRIORITIES, AgentSpec, Backoff, NewTask, Spec
 from orchestr8d.core.task_input import AGENT_OPTIONS, BackoffIn, Options, OptionsPatch, TaskIn, TaskPatch
@@ -42,6 +43,8 @@ class Policy(Struct, frozen=True):
     user_id: str = "local"
     home: str = "/"
     agents: AgentRules = AgentRules()
+    # Where callbacks may go ([webhooks] allow).
+    addresses: Allow = Allow()
 
 
 def _seconds(value: str | float | None) -> float | None:
@@ -62,12 +65,13 @@ def _backoff(value: str | BackoffIn) -> Backoff:
     return Backoff(value.kind, durations.seconds(value.base), durations.seconds(value.cap), value.jitter)
 
 
-def check(task: TaskIn | TaskPatch, policy: Policy, faults: list[Fault], at: str = "") -> None:
+def check(task: TaskIn | TaskPatch, policy: Policy, faults: list[Fault], at: str = "", follows: int = 0) -> None:
     """Adds what the types cannot say to `faults`, with paths that begin with `at`. UNSET stands for what a patch leaves
-    out, and for what is wrong already (core.decode)."""
+    out, and for what is wrong already (core.decode). `follows`: how many tasks this one is to follow."""
     o = task.options if task.options is not UNSET else OptionsPatch()
     if isinstance(task, TaskIn):
         _check_kind(task, faults, at)
+        endings.check_together(task.options or Options(), faults, at)  # UNSET when wrong
     if task.command is not UNSET and task.command is not None:
         _check_argv(task.command, f"{at}command", policy, faults)
     if task.env is not UNSET:
@@ -90,10 +94,32 @@ def check(task: TaskIn | TaskPatch, policy: Policy, faults: list[Fault], at: str
         if isinstance(value, dict) and _is_deeper(value, MAX_DEPTH):
             faults.append(Fault(f"{at}options.{name}", f"nested more than {MAX_DEPTH} levels deep"))
     _check_agent_options(o, policy, faults, at)
+    endings.check(
+        o, at, policy.addresses, faults,
+        lambda next_one, found, path: _check_follow_up(next_one, policy, found, path, follows + 1),
+    )  # fmt: skip
     for name in ("title", "unique_key"):
         text = getattr(o, name, None)  # no patch knows unique_key
         if isinstance(text, str) and "\0" in text:
             faults.append(Fault(f"{at}options.{name}", "must not contain NUL"))
+
+
+def _check_follow_up(task: TaskIn, policy: Policy, faults: list[Fault], at: str, follows: int) -> None:
+    """Adds what is wrong with a task that is to follow, as far as it can be told before its templates have values."""
+    if enough(faults):
+        return
+    if follows > endings.MOST_FOLLOWS:
+        faults.append(Fault(at.rstrip("."), f"more than {endings.MOST_FOLLOWS} tasks that follow from one another"))
+        return
+    found: list[Fault] = []
+    unsure = endings.check_templates(task, faults, at)
+    check(task, policy, found, at, follows)
+    o = task.options or Options()  # UNSET when wrong
+    if task.agent is not None and policy.agents.off is not None:
+        found.append(Fault(f"{at}agent", policy.agents.off, "unprocessable"))
+    if isinstance(o.user_id, str):
+        found.append(Fault(f"{at}options.user_id", "belongs to whom the task that it follows belongs to"))
+    faults += [fault for fault in found if fault.path not in unsure]
 
 
 def _check_kind(task: TaskIn, faults: list[Fault], at: str) -> None:
@@ -154,6 +180,8 @@ def new_task(task: TaskIn, policy: Policy, faults: list[Fault], at: str = "") ->
         timeout=_seconds(o.timeout), deadline=_seconds(o.deadline), stall_timeout=_seconds(o.stall_timeout),
         max_retries=retries if o.max_retries is None else o.max_retries,
         backoff=_backoff(o.retry_backoff), on_failure=o.on_failure,
+        on_completion=endings.stored(o.on_completion, is_agent=agent is not None),
+        callback_url=o.callback_url, callback_method=o.callback_method,
         depends_on=list(dict.fromkeys(o.depends_on)), allow_failed=o.allow_failed, check=o.check,
         tags=list(dict.fromkeys(o.tags)), metadata=o.metadata,
     )  # fmt: skip
@@ -266,7 +294,12 @@ def patched(new: NewTask, patch: TaskPatch, policy: Policy) -> NewTask:
             spec[name] = _seconds(value)
     if o.retry_backoff is not UNSET:
         spec["backoff"] = _backoff(o.retry_backoff)
-    for name in ("max_retries", "on_failure", "allow_failed", "check", "tags", "metadata", "title"):
+    if o.on_completion is not UNSET:
+        spec["on_completion"] = endings.stored(o.on_completion, is_agent=new.spec.agent is not None)
+    for name in (
+        "max_retries", "on_failure", "callback_url", "callback_method", "allow_failed", "check", "tags", "metadata",
+        "title",
+    ):  # fmt: skip
         if (value := getattr(o, name)) is not UNSET:
             spec[name] = value
     for name in ("queue", "concurrency_key"):
@@ -278,7 +311,10 @@ def patched(new: NewTask, patch: TaskPatch, policy: Policy) -> NewTask:
     if o.run_at is not UNSET or o.delay is not UNSET:
         head["run_at"] = None if o.run_at is UNSET else _time(o.run_at)
         head["delay"] = None if o.delay is UNSET else _seconds(o.delay)
-    return msgspec.structs.replace(new, spec=msgspec.structs.replace(new.spec, **spec), **head)
+    after = msgspec.structs.replace(new.spec, **spec)
+    endings.check_together(after, faults)
+    refuse(faults)
+    return msgspec.structs.replace(new, spec=after, **head)
 
 
 def _check_patched_kind(spec: Spec, patch: TaskPatch, o: OptionsPatch, faults: list[Fault]) -> None:

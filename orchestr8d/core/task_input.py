@@ -33,10 +33,7 @@ Priority = Literal["critical", "high", "normal", "low"] | Annotated[int, Meta(ge
 
 # What belongs to capabilities that this version does not have: 422 `not-available`. Fields by their path from the task,
 # and single values of a field.
-NOT_YET = frozenset({
-    "workflow_id", "options.on_completion", "options.callback_url", "options.callback_method",
-    "options.on_failure=callback",
-})  # fmt: skip
+NOT_YET = frozenset({"workflow_id"})
 
 
 class BackoffIn(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -44,6 +41,19 @@ class BackoffIn(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=T
     base: Duration = 1.0
     cap: Duration = 3600.0
     jitter: bool = True
+
+
+class ActionIn(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """One of: a signal to the task's own workflow; a task to submit, with templates over `task`."""
+
+    signal: Name | None = None
+    submit: TaskIn | None = None
+
+
+# `notification`, `callback_url`, `none`, a URL, or the name of a signal; see core/endings.py.
+Action = Annotated[str, Meta(min_length=1, max_length=8192)] | ActionIn
+OnCompletion = Action | Annotated[list[Action], Meta(max_length=100)]
+Url = Annotated[str, Meta(min_length=1, max_length=8192)]
 
 
 class Options(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -55,7 +65,10 @@ class Options(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=Tru
     stall_timeout: Duration | None = None
     max_retries: Annotated[int, Meta(ge=0)] | None = None
     retry_backoff: Literal["exponential", "linear", "fixed"] | BackoffIn = "exponential"
-    on_failure: Literal["retry", "fail"] = "retry"
+    on_failure: Literal["retry", "fail", "callback"] = "retry"
+    on_completion: OnCompletion | None = None
+    callback_url: Url | None = None
+    callback_method: Literal["POST", "PUT"] = "POST"
     run_at: str | None = None
     delay: Duration | None = None
     unique_key: Key | None = None
@@ -112,7 +125,10 @@ class OptionsPatch(Struct, forbid_unknown_fields=True, omit_defaults=True):
     stall_timeout: Duration | UnsetType | None = UNSET
     max_retries: Annotated[int, Meta(ge=0)] | UnsetType = UNSET
     retry_backoff: Literal["exponential", "linear", "fixed"] | BackoffIn | UnsetType = UNSET
-    on_failure: Literal["retry", "fail"] | UnsetType = UNSET
+    on_failure: Literal["retry", "fail", "callback"] | UnsetType = UNSET
+    on_completion: OnCompletion | UnsetType | None = UNSET
+    callback_url: Url | UnsetType | None = UNSET
+    callback_method: Literal["POST", "PUT"] | UnsetType = UNSET
     run_at: str | UnsetType | None = UNSET
     delay: Duration | UnsetType | None = UNSET
     concurrency_key: Key | UnsetType | None = UNSET

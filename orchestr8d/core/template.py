@@ -17,7 +17,8 @@ from jinja2 import Environment, TemplateSyntaxError, nodes
 from orchestr8d.core.errors import MOST_FAULTS, Fault, did_you_mean, enough
 from orchestr8d.core.template_filters import FILTERS, METHOD_NAMES, METHODS, TESTS
 from orchestr8d.core.template_run import AVAILABLE, Run, spelt
-from orchestr8d.core.template_work import MOST_KNOWN, Limits, Work, Wrong
+from orchestr8d.core.template_work import MOST_KNOWN, Work, Wrong
+from orchestr8d.core.template_work import Limits as Limits
 from orchestr8d.core.template_work import TemplateError as TemplateError
 
 DEFAULT: Final = Limits()
@@ -61,6 +62,15 @@ def check(value: Any, names: Collection[str], limits: Limits = DEFAULT) -> list[
 def as_text(value: Any) -> str:
     """What a rendered value is where text is due."""
     return value if isinstance(value, str) else msgspec.json.encode(value).decode()
+
+
+def texts(value: Any) -> Any:
+    """The same with a text for each value that a template has made: a number or an object is written as JSON."""
+    if isinstance(value, list):
+        return [as_text(item) for item in value]
+    if isinstance(value, dict):
+        return {name: as_text(item) for name, item in value.items()}
+    return as_text(value)
 
 
 def places(value: Any) -> set[str]:

@@ -9,11 +9,13 @@ from aiohttp import web
 
 from orchestr8d.status_api import (
     agents,
+    deliveries,
     events,
     executors,
     hooks,
     limits,
     logs,
+    notifications,
     operations,
     queues,
     respond,
@@ -22,6 +24,7 @@ from orchestr8d.status_api import (
     tasks,
     tokens,
     watch,
+    webhooks,
 )
 from orchestr8d.status_api.gate import Gate, middleware
 from orchestr8d.status_api.openapi import document
@@ -34,7 +37,8 @@ __all__ = ["Pool", "Route", "Services", "Waits", "create_app", "table"]
 # After a refused body what still arrives is read and thrown away for so many seconds, so that the answer is seen.
 _LINGER = 1.0
 _RESOURCES = (
-    submit, tasks, watch, steering, logs, events, hooks, queues, limits, executors, agents, tokens, operations,
+    submit, tasks, watch, steering, logs, events, hooks, queues, limits, executors, agents, tokens, notifications,
+    operations, webhooks, deliveries,
 )  # fmt: skip
 
 

@@ -69,7 +69,9 @@ async def _edit(services: Services, call: Call, patch: TaskPatch) -> web.Respons
     rules = policy(services, call.caller)
 
     def change(row: model.Task) -> model.NewTask:
-        return patched(admission.as_new(row), patch, rules)
+        new = patched(admission.as_new(row), patch, rules)
+        rights.check(call.caller, new)
+        return new
 
     return await _shown(services, (await services.store.edit(task.id, change)).id)
 

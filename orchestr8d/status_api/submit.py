@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import msgspec
 from aiohttp import web
 from msgspec import UNSET, UnsetType
 
 from orchestr8d.agents import Unresolved
-from orchestr8d.core import model, steering
+from orchestr8d.core import addresses, model, steering
+from orchestr8d.core.decode import convert
 from orchestr8d.core.errors import Fault, Problem, enough, refuse
 from orchestr8d.core.model import NewTask
 from orchestr8d.core.submit import Policy, check, check_programs, new_task, patched
@@ -18,7 +20,7 @@ from orchestr8d.core.waiting import Why, waiting_for
 from orchestr8d.status_api import respond, rights, views
 from orchestr8d.status_api.route import Call, Route
 from orchestr8d.status_api.services import Services
-from orchestr8d.store import Created
+from orchestr8d.store import Created, Followup
 from orchestr8d.tokens import Caller
 
 # Of a submit that is refused, so many dependencies are looked up at most.
@@ -42,7 +44,7 @@ def policy(services: Services, caller: Caller) -> Policy:
     config = services.config()
     return Policy(
         config.limits.max_retries, tuple(config.runners.command.allow), caller.user_id or "local", services.home,
-        services.agent_rules(),
+        services.agent_rules(), addresses.read_allow(config.webhooks.allow),
     )  # fmt: skip
 
 
@@ -192,6 +194,17 @@ async def _unknown_agent(services: Services, name: str, cwd: str, said: Said) ->
         else:
             said[name, cwd] = None
     return said[name, cwd]
+
+
+async def follow_up(services: Services, due: Followup, asked: dict[str, Any]) -> str | None:
+    """Makes the task that follows from another's end, as if its user had submitted it; answers its id, None when it was
+    made already. Raises Problem."""
+    task, faults = convert(asked, TaskIn)
+    refuse(faults)
+    assert task is not None
+    (new,) = await made(services, Caller(token_id="", name="follow-up", scope="submit"), task)
+    found = await services.store.follow_up(due, new)
+    return None if found is None else found.id
 
 
 async def submit(services: Services, call: Call) -> web.Response:

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from orchestr8d.core import model
+from orchestr8d.core import endings, model
 from orchestr8d.core.durations import iso
 from orchestr8d.core.states import BUSY, FINAL, AttemptStatus, TaskStatus
 from orchestr8d.core.task_input import AGENT_OPTIONS
@@ -58,6 +58,9 @@ class TaskOptions(Struct):
     stall_timeout: float | None
     retry_backoff: model.Backoff
     on_failure: str
+    on_completion: list[str | dict[str, Any]]
+    callback_url: str | None
+    callback_method: str
     run_at: Time | None
     allow_failed: bool
     check: list[str] | None
@@ -294,6 +297,7 @@ def task(view: model.TaskView, *, with_attempts: bool = True) -> Task:
 def _options(row: model.Task, spec: model.Spec) -> TaskOptions:
     return TaskOptions(
         spec.timeout, spec.deadline, spec.stall_timeout, spec.backoff, spec.on_failure,
+        endings.shown(spec.on_completion), spec.callback_url, spec.callback_method,
         iso(row.wake_at) if row.status == "pending" else None, spec.allow_failed, spec.check,
         *(None if spec.agent is None else getattr(spec.agent, name) for name in AGENT_OPTIONS),
     )  # fmt: skip

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 import msgspec
 
 from orchestr8d.core.budgets import Budget
+from orchestr8d.core.delivery import Delivery as WebhookDelivery
+from orchestr8d.core.delivery import DeliveryStatus, Made, Webhook
 from orchestr8d.core.governor import Account
 from orchestr8d.core.model import (
     Attempt,
@@ -22,6 +24,7 @@ from orchestr8d.core.model import (
     TaskView,
     Token,
 )
+from orchestr8d.core.notices import Delivery, NewNotice, Notice, Status, User
 from orchestr8d.core.outcome import Outcome
 from orchestr8d.core.standing import Standing
 from orchestr8d.events import Event
@@ -84,6 +87,75 @@ class EventFilter(msgspec.Struct, frozen=True):
     user_id: str | None = None
 
 
+class Followup(msgspec.Struct, frozen=True):
+    """A task that is to follow from the end of `task_id`: the one at `position` of those that it asked for, as it was
+    written."""
+
+    seq: int
+    task_id: str
+    position: int
+    asked: dict[str, Any]
+
+
+class NoticeFilter(msgspec.Struct, frozen=True):
+    """All must match. `unread`: those that were not acknowledged."""
+
+    user_id: str | None = None
+    workflow_id: str | None = None
+    types: Sequence[str] = ()
+    unread: bool = False
+
+
+class DueNotice(msgspec.Struct, frozen=True):
+    """A notice that shall go to a channel now; `attempts` were made before."""
+
+    notice: Notice
+    position: int
+    channel: str
+    attempts: int
+
+
+class Told(msgspec.Struct, frozen=True):
+    """What became of a due notice: `pending` and `held` until `next_at`. `attempted`: that it was tried."""
+
+    due: DueNotice
+    status: Status
+    next_at: int | None = None
+    error: str | None = None
+    attempted: bool = True
+
+
+class DeliveryFilter(msgspec.Struct, frozen=True):
+    """All must match; `since` is wall-clock milliseconds."""
+
+    status: DeliveryStatus | None = None
+    webhook_id: str | None = None
+    task_id: str | None = None
+    since: int | None = None
+    user_id: str | None = None
+
+
+class Busy(msgspec.Struct):
+    """What of an endpoint is under way: the ids of its deliveries, and how many of them for the first time."""
+
+    ids: set[str] = set()
+    fresh: int = 0
+
+
+class Sending(msgspec.Struct):
+    """A delivery that is to be tried now, its body, and the subscription that it is for (None: a callback)."""
+
+    delivery: WebhookDelivery
+    body: bytes
+    webhook: Webhook | None
+
+
+class DueDeliveries(msgspec.Struct):
+    found: list[Sending]
+    # Wall-clock milliseconds at which there may be more without a hint.
+    next_due: int | None
+
+
 class Retention(msgspec.Struct, frozen=True):
     """Seconds to keep; None keeps for ever. `tasks` by final state."""
 
@@ -109,6 +181,11 @@ class Limits(msgspec.Struct, frozen=True):
     accounts: tuple[Account, ...] = (Account(),)
     agents: int = 1000
     budgets: tuple[Budget, ...] = ()
+    # Seconds between the attempts at a delivery: of subscriptions, and of callbacks.
+    ladder: tuple[float, ...] = ()
+    callback_ladder: tuple[float, ...] = ()
+    # Whom notifications reach, by name.
+    users: Mapping[str, User] = {}
 
 
 Answer = Callable[[Sequence[Task]], bytes]
@@ -141,6 +218,20 @@ class Store(Protocol):
     async def resume(self, task_id: str) -> Task: ...
     async def edit(self, task_id: str, change: Callable[[Task], NewTask]) -> Task:
         """`change` is called with the row inside the transaction and returns what the task shall be; it may raise."""
+        ...
+
+    # what follows from an end
+    async def followups(self, after: int, limit: int) -> list[Followup]:
+        """Those that are due, oldest first; `after` is the `seq` of the last one that was seen, 0 at first."""
+        ...
+
+    async def follow_up(self, due: Followup, new: NewTask) -> Task | None:
+        """Submits what follows and removes its mark, as one; None when that was done already. With the user of the
+        task that has ended, whose id becomes `followup_of` of its metadata."""
+        ...
+
+    async def drop_followup(self, due: Followup, reason: str) -> None:
+        """Removes the mark of one that cannot be made, with an alert that says why."""
         ...
 
     # run
@@ -177,6 +268,41 @@ class Store(Protocol):
     async def recheck_budgets(self, after: int) -> int | None:
         """After `limits.budgets` was exchanged: queues what may run now of a step's worth of parked tasks beyond
         `after` (0 at first); where to go on, None when there are no more."""
+        ...
+
+    # notifications
+    async def notify(
+        self, new: NewNotice, answer: Callable[[str], bytes], once: Idempotency | None = None
+    ) -> tuple[bytes, bool]:
+        """Stores a notice for its user and channels; answers what `answer` makes of its id, or made before."""
+        ...
+
+    async def notices(self, wanted: NoticeFilter, limit: int, before: int | None) -> list[Notice]:
+        """Newest first; `before` is the `seq` of the last one that was shown."""
+        ...
+
+    async def notice(self, notice_id: str) -> tuple[Notice, list[Delivery]]:
+        """Problem(not-found) when there is none."""
+        ...
+
+    async def ack(self, notice_id: str) -> Notice:
+        """Acknowledges it; again, nothing changes. Problem(not-found)."""
+        ...
+
+    async def ack_all(self, user_id: str | None) -> int:
+        """All that were not acknowledged, of a user or of everybody; how many."""
+        ...
+
+    async def due_notices(self, busy: Collection[tuple[str, str]], limit: int) -> tuple[list[DueNotice], int | None]:
+        """What is due, first come first, but for the (user, channel) that are `busy`; and when more is."""
+        ...
+
+    async def told(self, results: Sequence[Told]) -> None:
+        """Notes what became of due notices; of those that somebody else has tried meanwhile, nothing."""
+        ...
+
+    async def recheck_held(self) -> None:
+        """After `limits.users` was exchanged: what quiet hours hold is due, to be looked at again."""
         ...
 
     # executors and queues
@@ -218,6 +344,38 @@ class Store(Protocol):
 
     async def counts(self) -> dict[str, int]:
         """How many tasks are in each state that is not final."""
+        ...
+
+    # webhooks and deliveries
+    async def add_webhook(self, webhook: Webhook, body: bytes, once: Idempotency | None = None) -> tuple[bytes, bool]:
+        """As `add_token`: the first answer, and whether it is an earlier request's."""
+        ...
+
+    async def webhooks(self) -> list[Webhook]: ...
+    async def webhook(self, webhook_id: str) -> Webhook: ...
+    async def change_webhook(self, webhook_id: str, decide: Callable[[Webhook], Webhook]) -> Webhook:
+        """`decide` is called with the row inside the transaction; it may raise."""
+        ...
+
+    async def remove_webhook(self, webhook_id: str) -> Webhook: ...
+    async def test_webhook(self, webhook_id: str) -> WebhookDelivery: ...
+    async def due_deliveries(self, busy: Mapping[str, Busy], most: int) -> DueDeliveries:
+        """Up to `most` that may be sent now: of each endpoint one for the first time, in the order of the log, and some
+        retries. `busy`, by endpoint, are left out and counted."""
+        ...
+
+    async def delivery_done(self, delivery: WebhookDelivery, made: Made) -> WebhookDelivery:
+        """Records an attempt at the delivery as it was. LeaseLost when that is not its next."""
+        ...
+
+    async def delivery(self, delivery_id: str) -> WebhookDelivery: ...
+    async def deliveries(self, wanted: DeliveryFilter, limit: int, before: int | None) -> list[WebhookDelivery]:
+        """Newest first; `before` is the `seq` of the last one that was shown."""
+        ...
+
+    async def redeliver(self, delivery_id: str) -> WebhookDelivery: ...
+    async def redeliver_all(self, wanted: DeliveryFilter) -> int:
+        """How many will be sent again."""
         ...
 
     # upkeep

@@ -78,7 +78,7 @@ async def check(
     try:
         child = await _spawn_check(processes, launch, run.stop)
     except (NotFound, OSError) as e:
-        return failed("check", f"check: {e}"), ended
+        return failed("check", str(e)), ended
     if child is None:
         return Outcome(status=run.stop.why or "interrupted"), ended
     # A check may be silent for long: only the task itself has to show signs of life.
@@ -88,7 +88,7 @@ async def check(
     if outcome.error is not None and outcome.error.kind != "deadline":
         if outcome.error.kind in ("exit", "signal"):
             outcome = await explained(outcome, launch.files, launch.files.stdout)
-        outcome = failed("check", f"check: {outcome.error.message if outcome.error else ''}")
+        outcome = failed("check", outcome.error.message)
     return outcome, replace(ended, resources=_sum(ended.resources, checked.resources))
 
 

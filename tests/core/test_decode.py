@@ -65,18 +65,29 @@ def test_paths_in_a_batch():
 
 
 def test_what_belongs_to_a_later_version_is_422_and_nothing_else_is_missed_of_it():
-    problem = refused(b'{"agent": "reviewer", "prompt": "look", "options": {"callback_url": "http://a"}}', TASK)
+    problem = refused(b'{"agent": "reviewer", "prompt": "look", "workflow_id": "w"}', TASK)
     assert (problem.status, problem.kind) == (422, "not-available")
-    assert [f.path for f in problem.faults] == ["options.callback_url"]
-    problem = refused(b'{"command": ["a"], "options": {"on_failure": "callback"}}', TASK)
-    assert (problem.status, problem.kind) == (422, "not-available")
+    assert [f.path for f in problem.faults] == ["workflow_id"]
     problem = refused(b'{"workflow_id": "w", "options": {"timeout": "x"}}', TASK)
     assert (problem.status, len(problem.faults)) == (400, 2)
 
 
 def test_no_name_passes_for_a_value_of_a_later_version():
-    problem = refused(b'{"command": ["a"], "options": {"on_failure=callback": 1}}', TASK)
-    assert (problem.status, len(problem.faults)) == (400, 1)
+    later = frozenset({"options.on_failure=guess"})
+    body = b'{"command": ["a"], "options": {"on_failure": "guess"}}'
+    assert [f.kind for f in decode_json(body, TASK, later=later)[1]] == ["not-available"]
+    _, faults = decode_json(b'{"command": ["a"], "options": {"on_failure=guess": 1}}', TASK, later=later)
+    assert [f.kind for f in faults] == ["invalid"]
+
+
+def test_a_task_in_a_task_in_a_task_is_explained_or_refused():
+    for depth in (1, 50, 150, 300, 1000, 5000):
+        before, after = b'{"command": ["a"], "options": {"on_completion": {"submit": ', b"}}}"
+        body = before * depth + b'{"command": 5}' + after * depth
+        _, faults = decode_json(body, TASK)
+        assert faults, depth
+        if depth <= 50:
+            assert [f.path for f in faults] == ["options.on_completion.submit." * depth + "command"]
 
 
 def test_patches_keep_unset_apart_from_null():

@@ -8,10 +8,10 @@ import msgspec
 import pytest
 from msgspec import UNSET
 
-from orchestr8d.core import submit
+from orchestr8d.core import admission, endings, steering, submit
 from orchestr8d.core.errors import MOST_FAULTS, Fault, Problem, did_you_mean, refuse
 from orchestr8d.core.ids import uuid7
-from orchestr8d.core.model import AgentSpec, Backoff, NewTask, Spec
+from orchestr8d.core.model import AgentSpec, Backoff, NewTask, Spec, Task
 from orchestr8d.core.submit import AgentRules, Policy
 from orchestr8d.core.task_input import TaskIn, TaskPatch
 
@@ -212,7 +212,10 @@ AGENT: dict[str, Any] = {"command": None, "agent": "reviewer", "prompt": "look"}
 
 def test_an_agents_task() -> None:
     new = made(**AGENT)
-    assert new.spec == Spec(agent=AgentSpec("reviewer"), prompt="look", cwd="/home/ann", max_retries=3)
+    expected = Spec(
+        agent=AgentSpec("reviewer"), prompt="look", cwd="/home/ann", max_retries=3, on_completion=["notification"]
+    )  # fmt: skip
+    assert new.spec == expected
     assert new.kind == "claude"
     assert made(policy=msgspec.structs.replace(POLICY, max_retries=1), **AGENT).spec.max_retries == 1
     options = {
@@ -295,3 +298,129 @@ def test_ids_are_of_their_time_and_differ() -> None:
     assert sorted(ids, key=lambda i: i[:13]) == ids
     for one in ids[:100]:
         assert (len(one), one[14], one[19] in "89ab") == (36, "7", True)
+
+
+# -- when it ends
+
+FOLLOW: dict[str, Any] = {"submit": {"command": ["echo", "{{ task.result }}"], "env": {"S": "secret"}}}
+
+
+@pytest.mark.parametrize(
+    ("said", "kept"),
+    [
+        ("none", []),
+        ("notification", ["notification"]),
+        ("https://example.com/x", ["https://example.com/x"]),
+        ("callback_url", ["callback_url"]),
+        (FOLLOW, [FOLLOW]),
+        (["notification", FOLLOW, "notification"], ["notification", FOLLOW]),
+        ([], []),
+    ],
+)
+def test_what_is_done_on_completion(said: Any, kept: list[Any]) -> None:
+    options = {"on_completion": said, "callback_url": "http://localhost:1/x", "callback_method": "PUT"}
+    spec = made(options=options).spec
+    assert (spec.on_completion, spec.callback_url, spec.callback_method) == (kept, "http://localhost:1/x", "PUT")
+    assert made(options=options, **AGENT).spec.on_completion == kept
+    assert steering.retry(_failed(made(options=options)), {}).spec == spec
+
+
+def _failed(new: NewTask) -> Task:
+    admitted = admission.admit(new, admission.Facts(), "id", 1, 0)
+    assert isinstance(admitted, admission.Admitted)
+    return msgspec.structs.replace(admitted.task, status="failed")
+
+
+@pytest.mark.parametrize(
+    ("options", "kind", "wrong"),
+    [
+        ({"on_completion": "go-ahead"}, "unprocessable", ["options.on_completion"]),
+        ({"on_completion": "/internal/go"}, "unprocessable", ["options.on_completion"]),
+        (
+            {"on_completion": ["none", {"signal": "go"}]},
+            "invalid",
+            ["options.on_completion[0]", "options.on_completion[1]"],
+        ),
+        ({"on_completion": [{"signal": "go"}]}, "unprocessable", ["options.on_completion[0]"]),
+        ({"callback_url": "/webhook/go"}, "unprocessable", ["options.callback_url"]),
+        ({"callback_url": "/internal/go"}, "unprocessable", ["options.callback_url"]),
+        ({"callback_url": "ftp://example.com"}, "invalid", ["options.callback_url"]),
+        ({"callback_url": "http://169.254.169.254/"}, "invalid", ["options.callback_url"]),
+        ({"on_completion": "http://10.1.1.1/"}, "invalid", ["options.on_completion"]),
+        ({"on_completion": "two words"}, "invalid", ["options.on_completion"]),
+        ({"on_completion": {}}, "invalid", ["options.on_completion"]),
+        ({"on_completion": {"signal": "a", "submit": FOLLOW["submit"]}}, "invalid", ["options.on_completion"]),
+        ({"on_completion": "callback_url"}, "invalid", ["options.on_completion"]),
+        ({"on_failure": "callback"}, "invalid", ["options.on_failure"]),
+        (
+            {"on_completion": ["notification", {"submit": {"command": ["", "{{ nope }}"], "cwd": "x"}}]},
+            "invalid",
+            [f"options.on_completion[1].submit.{rest}" for rest in ("command[1]", "command[0]", "cwd")],
+        ),
+        (
+            {"on_completion": {"submit": {"command": ["x"], "options": {"on_completion": FOLLOW, "user_id": "bob"}}}},
+            "invalid",
+            ["options.on_completion.submit.options.user_id"],
+        ),
+        (
+            {"on_completion": {"submit": {
+                "command": ["x"], "options": {"on_completion": {"submit": {"env": {"-": ""}}}},
+            }}},
+            "invalid",
+            [f"options.on_completion.submit.options.on_completion.submit.{rest}" for rest in ("command", "env.-")],
+        ),
+        (
+            {"on_completion": {"submit": {"command": ["x"], "options": {"on_failure": "callback"}}}},
+            "invalid",
+            ["options.on_completion.submit.options.on_failure"],
+        ),
+    ],
+)  # fmt: skip
+def test_the_faults_of_what_is_done_at_the_end(options: dict[str, Any], kind: str, wrong: list[str]) -> None:
+    faults: list[Fault] = []
+    made(faults, options=options)
+    assert [fault.path for fault in faults] == wrong
+    with pytest.raises(Problem) as caught:
+        refuse(faults)
+    assert caught.value.kind == kind
+
+
+def test_a_template_may_stand_where_its_value_is_not_known_yet() -> None:
+    strict = Policy(allow=("echo",))
+    made(policy=strict, command=["echo"], options={"on_completion": {"submit": {"command": ["{{ task.output.x }}"]}}})
+    options = {"on_completion": {"submit": {"command": ["rm"]}}}
+    assert paths(policy=strict, command=["echo"], options=options) == ["options.on_completion.submit.command[0]"]
+
+
+def test_a_chain_of_follow_ups_has_an_end() -> None:
+    def chain(length: int) -> dict[str, Any]:
+        options: dict[str, Any] = {}
+        for _ in range(length):
+            options = {"on_completion": {"submit": {"command": ["true"], "options": options}}}
+        return options
+
+    made(options=chain(100))
+    (path,) = paths(options=chain(101))
+    assert path.count("submit") == 101
+
+
+def test_a_patch_of_what_is_done_at_the_end() -> None:
+    new = made(options={"on_completion": "notification"})
+    options = {"on_completion": FOLLOW, "callback_url": "http://localhost/", "on_failure": "callback"}
+    after = patched(new, options=options)
+    assert (after.spec.on_completion, after.spec.callback_url) == ([FOLLOW], "http://localhost/")
+    assert patched(made(**AGENT), options={"on_completion": None}).spec.on_completion == ["notification"]
+    for wrong in ({"on_completion": "callback_url"}, {"on_failure": "callback"}, {"callback_url": "x"}):
+        with pytest.raises(Problem):
+            patched(new, options=wrong)
+    with pytest.raises(Problem) as caught:
+        patched(after, options={"callback_url": None})
+    assert [fault.path for fault in caught.value.faults] == ["options.on_failure"]
+
+
+def test_what_follows_is_shown_without_its_environment() -> None:
+    nested = {"submit": {"command": ["a"], "stdin": "secret", "options": {"on_completion": [FOLLOW, "notification"]}}}
+    shown = endings.shown(made(options={"on_completion": ["notification", nested]}).spec.on_completion)
+    assert "secret" not in str(shown)
+    assert shown[0] == "notification"
+    assert "echo" in str(shown)

@@ -123,6 +123,6 @@ async def test_the_document_has_every_route(api):
         assert ref in document["components"]["schemas"], ref
 
 
-@pytest.mark.parametrize("path", ["/docs", "/", "/api/v1/workflows", "/api/v1/webhooks", "/mcp"])
+@pytest.mark.parametrize("path", ["/docs", "/", "/api/v1/workflows", "/mcp"])
 async def test_what_comes_later_does_not_exist(api, path):
     assert (await api.call("GET", path))[0] == 404

@@ -114,8 +114,9 @@ class Hand:
         return (await self.store.events(wanted, after, 100_000))[0]
 
     async def story(self, task: Task) -> list[str]:
-        """The types of its events, in order."""
-        return [event.type.removeprefix("task.") for event in await self.events(task)]
+        """The types of its own events, in order."""
+        types = [event.type for event in await self.events(task)]
+        return [name.removeprefix("task.") for name in types if name.startswith("task.")]
 
     async def step(self, percent: float, claim: Claim) -> Task:
         return await self.store.progress(claim.task.id, claim.attempt.id, Progress(percent, "so far"))

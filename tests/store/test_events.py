@@ -102,7 +102,8 @@ async def test_an_id_is_never_given_twice(make_store: Make, clock: FakeClock) ->
 
 async def test_the_data_of_an_end(hand: Hand) -> None:
     task = await hand.finished(outcome="exit", queue="q")
-    said = msgspec.json.decode((await hand.events(task))[-1].data)
+    [event] = [event for event in await hand.events(task) if event.type == "task.failed"]
+    said = msgspec.json.decode(event.data)
     assert (said["status"], said["queue"], said["kind"]) == ("failed", "q", "command")
     assert (said["attempt"], said["executor_id"], said["exit_code"]) == (1, ME, 1)
     assert said["error"] == {"kind": "exit", "message": "it was exit"}

@@ -30,7 +30,7 @@ class Records:
             self.attempts = [dict(row) for row in db.execute("SELECT * FROM attempts ORDER BY task_id, number")]
             self.events = [
                 dict(row) | {"data": json.loads(row["data"])}
-                for row in db.execute("SELECT * FROM events WHERE task_id IS NOT NULL ORDER BY id")
+                for row in db.execute("SELECT * FROM events WHERE type LIKE 'task.%' ORDER BY id")
             ]
             self.depths = dict(db.execute("SELECT name, depth FROM queues").fetchall())
         finally:

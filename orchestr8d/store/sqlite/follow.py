@@ -1,5 +1,5 @@
 """What follows from a task's end or a key's release, in the same transaction: dependents go on or are cut off, the next
-of a key may run. No sweep is needed, and none can be missed."""
+of a key may run, what the task asked for its end is done. No sweep is needed, and none can be missed."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from orchestr8d.core import admission, claims
 from orchestr8d.core.model import Task
 from orchestr8d.store import Limits
-from orchestr8d.store.sqlite import funds, reads
+from orchestr8d.store.sqlite import endings, funds, reads
 from orchestr8d.store.sqlite.transaction import Tx
 
 _KEYED = "status = 'queued' AND concurrency_key IS NOT NULL AND concurrency_key = "
@@ -39,6 +39,9 @@ class Follower:
         if tx.ended:
             self._mark(tx, tx.ended)
             tx.ended.clear()
+        finals, tx.finals = tx.finals, []
+        for task in finals:
+            endings.ended(tx, task)
         gone, tx.left = tx.left, []
         for task in gone:
             funds.release(tx, self.limits.budgets, task)

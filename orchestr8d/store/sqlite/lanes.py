@@ -11,9 +11,10 @@ from orchestr8d.core import admission, governor
 from orchestr8d.core.budgets import DAY, Fund, Granted
 from orchestr8d.core.governor import BREAKER, Capacity, Valve
 from orchestr8d.core.model import Attempt, Task, WaitingFor
+from orchestr8d.core.notices import DEFAULT_USER, NewNotice
 from orchestr8d.core.outcome import Outcome
 from orchestr8d.store import Limits
-from orchestr8d.store.sqlite import funds, reads
+from orchestr8d.store.sqlite import funds, notices, reads
 from orchestr8d.store.sqlite.follow import Follower
 from orchestr8d.store.sqlite.transaction import Tx
 
@@ -188,10 +189,20 @@ def _set(tx: Tx, before: Valve, after: Valve) -> None:
     _tell(tx, before, after)
 
 
+def _closed(valve: Valve) -> NewNotice:
+    return NewNotice(
+        user_id=DEFAULT_USER, type="alert", title=f"Account {valve.name} is closed",
+        message=f"No agent starts on account {valve.name} any more: {valve.reason}. When that is mended, "
+        f"`orchestr8d limits open {valve.name}` or a reload opens it.",
+        metadata={"alert": "account_closed", "account": valve.name},
+    )  # fmt: skip
+
+
 def _tell(tx: Tx, before: Valve, after: Valve) -> None:
     said = {"account": after.name, "reason": after.reason}
     if after.state == "closed" and before.state != "closed":
         tx.tell("alert.raised", {"alert": "account_closed", **said})
+        notices.notify(tx, _closed(after))
         tx.warnings.append(("an account was closed", said))
     elif before.state == "closed" and after.state != "closed":
         tx.tell("alert.cleared", {"alert": "account_closed", "account": after.name})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,6 +14,8 @@ import aiosqlite
 from orchestr8d.clock import Clock
 from orchestr8d.core import steering
 from orchestr8d.core.admission import Facts
+from orchestr8d.core.delivery import Delivery as WebhookDelivery
+from orchestr8d.core.delivery import Made, Webhook
 from orchestr8d.core.errors import Problem, did_you_mean
 from orchestr8d.core.model import (
     Attempt,
@@ -26,22 +28,42 @@ from orchestr8d.core.model import (
     TaskView,
     Token,
 )
+from orchestr8d.core.notices import Delivery, NewNotice, Notice
 from orchestr8d.core.outcome import Outcome
 from orchestr8d.core.standing import Standing
 from orchestr8d.events import Event
 from orchestr8d.store import (
     Answer,
+    Busy,
     Claim,
     Claimed,
     Created,
+    DeliveryFilter,
+    DueDeliveries,
+    DueNotice,
     EventFilter,
     Expired,
+    Followup,
     Idempotency,
     Limits,
+    NoticeFilter,
     Retention,
     TaskFilter,
+    Told,
 )
-from orchestr8d.store.sqlite import funds, reads, running, schema, submitting, upkeep
+from orchestr8d.store.sqlite import (
+    deliveries,
+    endings,
+    funds,
+    notices,
+    reads,
+    running,
+    schema,
+    sending,
+    submitting,
+    upkeep,
+    webhooks,
+)
 from orchestr8d.store.sqlite.follow import Follower
 from orchestr8d.store.sqlite.lanes import Lanes, open_account
 from orchestr8d.store.sqlite.transaction import Tx
@@ -77,6 +99,7 @@ class SqliteStore:
     def limits(self, limits: Limits) -> None:
         self._limits = limits
         self._follower.limits = limits
+        self._writer.users = limits.users
 
     async def close(self) -> None:
         # The writer last: the last connection folds the write-ahead log into the file, and readers cannot.
@@ -152,6 +175,23 @@ class SqliteStore:
             return after
 
         return await self._writer.do(unit)
+
+    # -- what follows from an end
+
+    async def followups(self, after: int, limit: int) -> list[Followup]:
+        return await self._read(endings.due, after, limit)
+
+    async def follow_up(self, due: Followup, new: NewTask) -> Task | None:
+        def unit(tx: Tx) -> Task | None:
+            if not endings.take(tx, due):
+                return None
+            new_one = endings.follows(reads.task(tx.db, due.task_id), new)
+            return self._admit(tx, [new_one], lambda _: b"").tasks[0]
+
+        return await self._writer.do(unit)
+
+    async def drop_followup(self, due: Followup, reason: str) -> None:
+        await self._writer.do(lambda tx: endings.drop(tx, due, reason))
 
     # -- run
 
@@ -231,6 +271,42 @@ class SqliteStore:
     async def recheck_budgets(self, after: int) -> int | None:
         return await self._writer.do(lambda tx: funds.recheck(tx, self._limits.budgets, after))
 
+    # -- notifications
+
+    async def notify(
+        self, new: NewNotice, answer: Callable[[str], bytes], once: Idempotency | None = None
+    ) -> tuple[bytes, bool]:
+        def unit(tx: Tx) -> Created:
+            self._check_space(tx)
+            return submitting.once(tx, once, lambda: Created([], answer(notices.notify(tx, new))))
+
+        created = await self._writer.do(unit)
+        return created.body, created.replayed
+
+    async def notices(self, wanted: NoticeFilter, limit: int, before: int | None) -> list[Notice]:
+        return await self._read(notices.listed, wanted, limit, before)
+
+    async def notice(self, notice_id: str) -> tuple[Notice, list[Delivery]]:
+        return await self._read(notices.with_channels, notice_id)
+
+    async def ack(self, notice_id: str) -> Notice:
+        return await self._writer.do(lambda tx: notices.ack(tx, notice_id))
+
+    async def ack_all(self, user_id: str | None) -> int:
+        count = 0
+        while step := await self._writer.do(lambda tx: notices.ack_some(tx, user_id)):
+            count += step
+        return count
+
+    async def due_notices(self, busy: Collection[tuple[str, str]], limit: int) -> tuple[list[DueNotice], int | None]:
+        return await self._read(notices.due, busy, limit, self._clock.now())
+
+    async def told(self, results: Sequence[Told]) -> None:
+        await self._writer.do(lambda tx: notices.told(tx, results))
+
+    async def recheck_held(self) -> None:
+        await self._writer.do(notices.recheck_held)
+
     # -- executors, queues, tokens
 
     async def register(self, executor: Executor) -> None:
@@ -305,6 +381,58 @@ class SqliteStore:
 
     async def counts(self) -> dict[str, int]:
         return await self._read(reads.counts)
+
+    # -- webhooks and deliveries
+
+    async def add_webhook(self, webhook: Webhook, body: bytes, once: Idempotency | None = None) -> tuple[bytes, bool]:
+        def add(tx: Tx) -> Created:
+            webhooks.put(tx, webhook)
+            return Created([], body)
+
+        created = await self._writer.do(lambda tx: submitting.once(tx, once, lambda: add(tx)))
+        return created.body, created.replayed
+
+    async def webhooks(self) -> list[Webhook]:
+        return await self._read(deliveries.webhooks)
+
+    async def webhook(self, webhook_id: str) -> Webhook:
+        return await self._read(webhooks.webhook, webhook_id)
+
+    async def change_webhook(self, webhook_id: str, decide: Callable[[Webhook], Webhook]) -> Webhook:
+        return await self._writer.do(lambda tx: webhooks.change(tx, webhook_id, decide))
+
+    async def remove_webhook(self, webhook_id: str) -> Webhook:
+        return await self._writer.do(lambda tx: webhooks.remove(tx, webhook_id))
+
+    async def test_webhook(self, webhook_id: str) -> WebhookDelivery:
+        return await self._writer.do(lambda tx: webhooks.test(tx, webhook_id))
+
+    async def due_deliveries(self, busy: Mapping[str, Busy], most: int) -> DueDeliveries:
+        return await self._read(sending.due, busy, self._clock.now(), most)
+
+    async def delivery_done(self, delivery: WebhookDelivery, made: Made) -> WebhookDelivery:
+        draw = random.random()  # noqa: S311 (spreads retries out, no secret)
+        return await self._writer.do(lambda tx: sending.done(tx, delivery, made, self._limits, draw))
+
+    async def delivery(self, delivery_id: str) -> WebhookDelivery:
+        return await self._read(webhooks.one, delivery_id)
+
+    async def deliveries(self, wanted: DeliveryFilter, limit: int, before: int | None) -> list[WebhookDelivery]:
+        return await self._read(webhooks.page, wanted, limit, before)
+
+    async def redeliver(self, delivery_id: str) -> WebhookDelivery:
+        return await self._writer.do(lambda tx: webhooks.redeliver(tx, delivery_id))
+
+    async def redeliver_all(self, wanted: DeliveryFilter) -> int:
+        count, before = 0, None
+        while True:
+            more, before = await self._redeliver_some(wanted, before)
+            count += more
+            if before is None:
+                return count
+
+    async def _redeliver_some(self, wanted: DeliveryFilter, before: int | None) -> tuple[int, int | None]:
+        return await self._writer.do(lambda tx: webhooks.redeliver_all(tx, wanted, before))
 
     # -- upkeep
 

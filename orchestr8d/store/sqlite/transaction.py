@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
 from orchestr8d.core import states
 from orchestr8d.core.admission import Admitted, Change
 from orchestr8d.core.model import Task
+from orchestr8d.core.notices import User
 from orchestr8d.core.states import FINAL, WAITING
 from orchestr8d.events import Event
+from orchestr8d.store.sqlite import deliveries
+from orchestr8d.store.sqlite.deliveries import Failed, Subscriptions
 
 TASK_COLUMNS = ", ".join(Task.__struct_fields__)
 _INSERT_TASK = f"INSERT INTO tasks ({TASK_COLUMNS}) VALUES ({', '.join('?' * len(Task.__struct_fields__))})"
@@ -25,16 +28,25 @@ _JSON = msgspec.json.Encoder()
 
 # The last number given to a task and to an event.
 Numbers = tuple[int, int]
+# The task, workflow and user of an event.
+About = tuple[str | None, str | None, str | None]
+NOTHING: Final[About] = (None, None, None)
 
 
 class Tx:
     """One transaction of the writer. `follow` is run after each unit that ended a task or touched a key; `numbers` are
-    those of the last transaction, None: as the database has them."""
+    those of the last transaction, None: as the database has them; `subscriptions` are told what happens."""
 
     def __init__(
-        self, db: sqlite3.Connection, now: int, follow: Callable[[Tx], None], numbers: Numbers | None = None
-    ) -> None:
+        self, db: sqlite3.Connection, now: int, follow: Callable[[Tx], None], subscriptions: Subscriptions,
+        numbers: Numbers | None = None,
+    ) -> None:  # fmt: skip
         self.db = db
+        self.subscriptions = subscriptions
+        # Events that tell of a delivery, by their ids, with the endpoint that they tell of.
+        self.tells_of: dict[int, Failed] = {}
+        # Whether there is something to deliver that was not there before.
+        self.has_deliveries = False
         self.now = now
         self.events: list[Event] = []
         # Running tasks whose cancellation was asked for.
@@ -44,12 +56,16 @@ class Tx:
         # Tasks that became final and concurrency keys that were touched, in this unit.
         self.ended: list[Task] = []
         self.keys: set[str] = set()
+        # Tasks that became final in this unit, by whatever way: what they ask for their end is still to be done.
+        self.finals: list[Task] = []
         # Agents' tasks that left the queue or their run: money may be free for others.
         self.left: list[Task] = []
         # What is logged as a warning once it is committed.
         self.warnings: list[tuple[str, dict[str, Any]]] = []
         # Set once it was seen that the disk has room.
         self.has_space = False
+        # What the configuration says of users, by name.
+        self.users: Mapping[str, User] = {}
         self._follow = follow
         # What the queues' rows say, and what flush() will add.
         self._depths: dict[str, int] = {}
@@ -68,24 +84,26 @@ class Tx:
         """Forgets what a failed unit did: its rows are gone with its savepoint."""
         events, cancels, warnings, self._seq, self._event, self._depth_delta = mark
         del self.events[events:]
+        self.tells_of = {event_id: about for event_id, about in self.tells_of.items() if event_id <= self._event}
         del self.cancels[cancels:]
         del self.warnings[warnings:]
         self.left.clear()
         self.ended.clear()
+        self.finals.clear()
         self.keys.clear()
 
     def next_seq(self) -> int:
         self._seq += 1
         return self._seq
 
-    def tell(self, type_: str, data: Mapping[str, Any], task: Task | None = None) -> None:
+    def tell(
+        self, type_: str, data: Mapping[str, Any] | msgspec.Struct, task: Task | None = None, about: About = NOTHING
+    ) -> None:
         """Adds an event to the log; it is written at the end of the transaction, in one go."""
         self._event += 1
-        body = msgspec.Raw(_JSON.encode(data))
-        if task is None:
-            self.events.append(Event(self._event, type_, self.now, None, None, None, body))
-        else:
-            self.events.append(Event(self._event, type_, self.now, task.id, task.workflow_id, task.user_id, body))
+        if task is not None:
+            about = task.id, task.workflow_id, task.user_id
+        self.events.append(Event(self._event, type_, self.now, *about, msgspec.Raw(_JSON.encode(data))))
 
     def insert(self, admitted: Sequence[Admitted]) -> None:
         self.db.executemany(_INSERT_TASK, [msgspec.structs.astuple(a.task) for a in admitted])
@@ -104,6 +122,8 @@ class Tx:
                 )
             for event in a.events:
                 self.tell(event.type, event.data, task)
+            if task.status in FINAL:
+                self.finals.append(task)
         if tags:
             self.db.executemany("INSERT INTO task_tags (tag, seq) VALUES (?, ?)", tags)
 
@@ -132,6 +152,7 @@ class Tx:
             self.left.append(task)
         if status in FINAL:
             self.ended.append(task)
+            self.finals.append(task)
             if old.blockers:
                 self.db.execute("DELETE FROM task_deps WHERE task_id = ?", (task.id,))
         for event in change.events:
@@ -151,7 +172,7 @@ class Tx:
         self._depth_delta[queue] = self._depth_delta.get(queue, 0) + by
 
     def follow_up(self) -> None:
-        if self.ended or self.keys or self.left:
+        if self.ended or self.finals or self.keys or self.left:
             self._follow(self)
 
     def flush(self) -> None:
@@ -161,6 +182,7 @@ class Tx:
             self.db.executemany(_ADD_DEPTH, changed)
         if self.events:
             self.db.executemany(_INSERT_EVENT, [_row(event) for event in self.events])
+            deliveries.fan_out(self, self.events)
 
 
 def _numbers(db: sqlite3.Connection) -> Numbers:

@@ -14,7 +14,7 @@ from orchestr8d.core.model import Attempt, Executor, Task, Token
 from orchestr8d.core.standing import Standing
 from orchestr8d.core.standing import standing as stand
 from orchestr8d.store import Claim, Expired, Limits, Retention
-from orchestr8d.store.sqlite import funds, reads
+from orchestr8d.store.sqlite import funds, notices, reads, webhooks
 from orchestr8d.store.sqlite.transaction import Tx
 
 _JSON = msgspec.json.Encoder()
@@ -68,6 +68,8 @@ def shift(tx: Tx, seconds: float, mark: str) -> None:
     for some in (reads.WITH_DEADLINE, f"FROM tasks INDEXED BY tasks_busy WHERE {reads.BUSY_SQL}"):
         tx.db.execute(f"UPDATE tasks SET deadline_at = deadline_at + ? WHERE seq IN (SELECT seq {some})", (ms,))
     tx.db.execute("UPDATE queue_starts SET at = at + ?", (ms,))
+    webhooks.shift(tx, ms)
+    notices.shift(tx, ms)
     # What a provider named is a time of the wall clock; a backoff is not.
     tx.db.execute("UPDATE valves SET until = until + ? WHERE guessed = 1", (ms,))
 
@@ -178,7 +180,8 @@ def _expired_ids(db: sqlite3.Connection, status: str, cutoff: int, limit: int) -
     they end about in that order, and an index of its own would cost every task a write."""
     rows = db.execute(
         "SELECT id FROM (SELECT id, completed_at FROM tasks WHERE status = ? ORDER BY seq LIMIT ?) "
-        "WHERE completed_at < ? LIMIT ?",
+        # What is to follow from it is made of its result.
+        "WHERE completed_at < ? AND id NOT IN (SELECT task_id FROM followups) LIMIT ?",
         (status, limit * EXPIRED_WALK, cutoff, limit),
     )
     return [row[0] for row in rows]
@@ -202,9 +205,10 @@ def remove(tx: Tx, task_ids: Sequence[str], budgets: Sequence[Budget] = ()) -> N
 
 def prune_log(tx: Tx, retention: Retention, budgets: Sequence[Budget] = ()) -> bool:
     step = PRUNE_STEP * 4
-    events = 0
+    events = told = 0
     if retention.events is not None:
         cutoff = tx.now - round(retention.events * 1000)
+        told = notices.prune(tx, cutoff, step)
         events = tx.db.execute(
             "DELETE FROM events WHERE id IN (SELECT id FROM events ORDER BY id LIMIT ?) AND at < ?", (step, cutoff)
         ).rowcount
@@ -223,4 +227,5 @@ def prune_log(tx: Tx, retention: Retention, budgets: Sequence[Budget] = ()) -> b
         "DELETE FROM queues WHERE depth = 0 AND max_running IS NULL AND rate IS NULL AND paused = 0 "
         f"AND name NOT IN (SELECT queue FROM tasks WHERE {reads.BUSY_SQL})"
     )
-    return step in (events, keys)
+    sent = webhooks.prune(tx, retention.events, step)
+    return step in (events, keys, told, sent)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import aiosqlite
@@ -12,8 +12,10 @@ import structlog
 
 from orchestr8d.clock import Clock, StepWatch
 from orchestr8d.core.errors import Problem
+from orchestr8d.core.notices import User
 from orchestr8d.events import Bus
 from orchestr8d.store.sqlite import upkeep
+from orchestr8d.store.sqlite.deliveries import Subscriptions
 from orchestr8d.store.sqlite.transaction import Numbers, Tx
 
 T = TypeVar("T")
@@ -64,6 +66,8 @@ class Writer:
         self._on_commit = on_commit
         self._queue: asyncio.Queue[tuple[Unit, asyncio.Future[Any]] | None] = asyncio.Queue(MAX_WAITING)
         self._closing = False
+        self._subscriptions = Subscriptions()
+        self.users: Mapping[str, User] = {}
         # What the last transaction gave out; unknown after one that failed.
         self._numbers: Numbers | None = None
         self._loop_task = asyncio.get_running_loop().create_task(self._run(), name="store-writer")
@@ -153,6 +157,8 @@ class Writer:
             self._bus.publish((), tx.quiet)
         if tx.cancels:
             self._bus.publish_cancels(tx.cancels)
+        if tx.has_deliveries:
+            self._bus.publish_deliveries()
 
     @staticmethod
     def _answer(
@@ -172,7 +178,8 @@ class Writer:
         try:
             # Before anything is decided by the new time.
             step = self._steps.step()
-            tx = Tx(db, self._clock.now(), self._follow, self._numbers)
+            tx = Tx(db, self._clock.now(), self._follow, self._subscriptions, self._numbers)
+            tx.users = self.users
             self._numbers = None
             if step:
                 upkeep.shift(tx, step, self._steps.mark(step))
@@ -184,6 +191,7 @@ class Writer:
                 self._steps.accept(step)
                 structlog.get_logger().warning("the wall clock was set", by_seconds=round(step, 3))
         except BaseException:
+            self._subscriptions.forget()
             if db.in_transaction:
                 db.execute("ROLLBACK")
             raise

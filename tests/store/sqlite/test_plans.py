@@ -13,8 +13,9 @@ from orchestr8d.clock import FakeClock
 from orchestr8d.core.budgets import Budget
 from orchestr8d.core.governor import Account
 from orchestr8d.core.model import Queue
-from orchestr8d.store import EventFilter, Limits, Retention, TaskFilter
-from orchestr8d.store.sqlite import funds, reads, running, upkeep
+from orchestr8d.store import DeliveryFilter, EventFilter, Limits, Retention, TaskFilter
+from orchestr8d.store.sqlite import funds, reads, running, sending, upkeep, webhooks
+from orchestr8d.store.sqlite.deliveries import Subscriptions
 from orchestr8d.store.sqlite.follow import Follower
 from orchestr8d.store.sqlite.lanes import Lanes
 from orchestr8d.store.sqlite.schema import connect, migrate
@@ -75,6 +76,17 @@ def db(tmp_path_factory: pytest.TempPathFactory) -> Any:
     made.execute("INSERT INTO funds (budget, period, key, used) VALUES ('all', 0, '', 100)")
     made.execute("INSERT INTO queues (name, rate) VALUES ('rated', '5/m')")
     made.executemany("INSERT INTO events (type, at, task_id, data) VALUES ('t', 1, ?, '{}')", [("a",)] * 1000)
+    # Deliveries: most are done; two endpoints have something to send, one of them very much.
+    made.executemany(
+        "INSERT INTO deliveries (id, endpoint, url, method, place, type, user_id, quiet, status, fresh, tries, "
+        "retry_count, next_at, created_at, done_at, attempts, body) "
+        "VALUES (?, ?, 'u', 'POST', ?, 't', 'u', 0, ?, ?, ?, 0, ?, 1, ?, '[]', x'')",
+        [
+            *((f"d{n}", "done", n, "delivered", 0, 1, None, 1) for n in range(WAITING // 2)),
+            *((f"f{n}", "much", n, "pending", 1, 0, 1, None) for n in range(WAITING // 2)),
+            *((f"r{n}", "later", n, "pending", 0, 1, 2 * NOW, None) for n in range(1000)),
+        ],
+    )  # fmt: skip
     made.execute("COMMIT")
     yield made
     made.close()
@@ -96,14 +108,17 @@ def plans(db: sqlite3.Connection, work: Callable[[], object]) -> list[str]:
 
 def scans(steps: list[str]) -> list[str]:
     """Walks over the whole of a big table or index, and sorting of what was found."""
-    big = ("SCAN tasks", "SCAN t", "SCAN events", "SCAN attempts", "SCAN idempotency", "USE TEMP B-TREE FOR ORDER BY")
-    # These hold what runs now, and nothing else.
-    small = ("tasks_busy", "attempts_running")
+    big = (
+        "SCAN tasks", "SCAN t", "SCAN events", "SCAN d", "SCAN attempts", "SCAN idempotency",
+        "USE TEMP B-TREE FOR ORDER BY",
+    )  # fmt: skip
+    # These hold what runs or is tried again now, and nothing else.
+    small = ("tasks_busy", "attempts_running", "deliveries_again")
     return [step for step in steps if step.startswith(big) and not step.endswith(small)]
 
 
 def tx(db: sqlite3.Connection, now: int = NOW) -> Tx:
-    return Tx(db, now, Follower())
+    return Tx(db, now, Follower(), Subscriptions())
 
 
 def follower(*budgets: Budget) -> Follower:
@@ -280,6 +295,23 @@ def test_retention(db: sqlite3.Connection) -> None:
     kept = Retention({"completed": 1.0, "failed": 1.0}, None)
     steps = plans(db, lambda: upkeep.expired(db, kept, NOW))
     assert any("tasks_status (status=?)" in step for step in steps)
+    assert scans(steps) == []
+
+
+def test_deliveries(db: sqlite3.Connection) -> None:
+    steps = plans(db, lambda: sending.due(db, {}, NOW, 100))
+    assert any("deliveries_fresh (endpoint=?)" in step for step in steps)
+    assert any("deliveries_again (endpoint=?)" in step for step in steps)
+    due = sending.due(db, {}, NOW, 100)
+    assert [s.delivery.id for s in due.found] == ["f0"] and due.next_due == 2 * NOW
+    steps += plans(db, lambda: webhooks.page(db, DeliveryFilter(status="dead", task_id="x"), 10, None))
+    steps += plans(db, lambda: webhooks.page(db, DeliveryFilter(status="dead"), 10, 5))
+    db.execute("BEGIN")
+    try:
+        steps += plans(db, lambda: webhooks.prune(tx(db), 1.0, 100))
+        steps += plans(db, lambda: webhooks.shift(tx(db), 1000))
+    finally:
+        db.execute("ROLLBACK")
     assert scans(steps) == []
 
 

@@ -1,0 +1,199 @@
+"""What a task asks to be done when it ends: its forms and their faults, what is told, and the task that follows."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+import msgspec
+from msgspec import UNSET
+
+from orchestr8d.core import addresses, patterns
+from orchestr8d.core.addresses import Allow
+from orchestr8d.core.errors import Fault, did_you_mean
+from orchestr8d.core.model import Result, Spec, Task
+from orchestr8d.core.notices import NewNotice
+from orchestr8d.core.task_input import ActionIn, OnCompletion, Options, OptionsPatch, TaskIn
+
+Stored = list[str | dict[str, Any]]
+CheckTask = Callable[[TaskIn, list[Fault], str], None]
+
+# So many tasks may follow from one another's ends.
+MOST_FOLLOWS: Final = 100
+# Of a task that follows, these are templates.
+_TEMPLATES: Final = ("command", "prompt", "stdin", "env")
+_WORDS: Final = ("notification", "callback_url", "none")
+_PATHS: Final = ("/internal/", "/webhook/")
+_NO_WORKFLOW: Final = "a signal goes to the task's own workflow, and it has none"
+# A template sees so much of a result (the most that is kept as text), and may make as much of it.
+_MOST_TEXT: Final = 1 << 20
+_SHOWN: Final = 500
+
+
+def check(
+    o: Options | OptionsPatch, at: str, allow: Allow, faults: list[Fault], check_task: CheckTask
+) -> None:  # fmt: skip
+    """Adds what is wrong with the options for a task's end; `check_task` looks at a task that is to follow. UNSET
+    stands for what is not said, or is wrong already."""
+    if isinstance(o.callback_url, str):
+        if o.callback_url.startswith(_PATHS):
+            faults.append(Fault(f"{at}options.callback_url", _NO_WORKFLOW, "unprocessable"))
+        elif (wrong := addresses.fault(o.callback_url, allow)) is not None:
+            faults.append(Fault(f"{at}options.callback_url", wrong))
+    path = f"{at}options.on_completion"
+    said = o.on_completion
+    if isinstance(said, list):
+        for n, action in enumerate(said):
+            _check_action(action, f"{path}[{n}]", allow, faults, check_task)
+            if action == "none" and len(said) > 1:
+                faults.append(Fault(f"{path}[{n}]", "does not go together with others"))
+    elif isinstance(said, str | ActionIn):
+        _check_action(said, path, allow, faults, check_task)
+
+
+def _check_action(
+    action: str | ActionIn, path: str, allow: Allow, faults: list[Fault], check_task: CheckTask
+) -> None:  # fmt: skip
+    if isinstance(action, ActionIn):
+        if (action.signal is None) == (action.submit is None):
+            faults.append(Fault(path, "give one of signal and submit"))
+        elif action.signal is not None:
+            faults.append(Fault(path, _NO_WORKFLOW, "unprocessable"))
+        elif isinstance(action.submit, TaskIn):  # else wrong already
+            check_task(action.submit, faults, f"{path}.submit.")
+    elif not isinstance(action, str) or action in _WORDS:  # wrong already, or right
+        return
+    elif "://" in action:
+        wrong = addresses.fault(action, allow)
+        if wrong is not None:
+            faults.append(Fault(path, wrong))
+    elif action.startswith(_PATHS) or re.fullmatch(patterns.NAME, action):
+        faults.append(Fault(path, f"{_NO_WORKFLOW}{did_you_mean(action, _WORDS)}", "unprocessable"))
+    else:
+        faults.append(Fault(path, f"expected {', '.join(_WORDS)}, a URL, the name of a signal, or an object"))
+
+
+def check_together(o: Options | Spec, faults: list[Fault], at: str = "") -> None:
+    """Adds what needs a callback_url that is not there."""
+    if o.callback_url is None:
+        said = o.on_completion if isinstance(o.on_completion, list) else [o.on_completion]
+        if "callback_url" in said:
+            faults.append(Fault(f"{at}options.on_completion", "callback_url is not given"))
+        if o.on_failure == "callback":
+            faults.append(Fault(f"{at}options.on_failure", "callback_url is not given"))
+
+
+def check_templates(task: TaskIn, faults: list[Fault], at: str) -> set[str]:
+    """Adds what is wrong with the templates of a task that is to follow; answers where they stand: what is said of
+    these values before is said too early."""
+    from orchestr8d.core import template  # late: only who has such tasks needs it, and importing takes time
+
+    texts = {name: text for name in _TEMPLATES if (text := getattr(task, name)) is not UNSET}  # wrong already
+    faults += [Fault(at + fault.path, fault.message, fault.kind) for fault in template.check(texts, ("task",))]
+    return {at + place for place in template.places(texts)}
+
+
+def stored(said: OnCompletion | None, *, is_agent: bool) -> Stored:
+    """As it is kept. What is not said: an agent's task notifies, a command does not."""
+    if said is None:
+        return ["notification"] if is_agent else []
+    actions = said if isinstance(said, list) else [said]
+    kept: Stored = []
+    for action in actions:
+        one = msgspec.to_builtins(action)
+        if one != "none" and one not in kept:
+            kept.append(one)
+    return kept
+
+
+def shown(actions: Stored) -> Stored:
+    """The same without the environment and stdin of tasks that follow: secrets may be in them."""
+    return [action if isinstance(action, str) else {"submit": _shown(action["submit"])} for action in actions]
+
+
+def _shown(task: Mapping[str, Any]) -> dict[str, Any]:
+    kept = {name: value for name, value in task.items() if name not in ("env", "stdin")}
+    options = kept.get("options")
+    if isinstance(options, dict) and "on_completion" in options:
+        said = options["on_completion"]
+        actions = [
+            {"submit": _shown(one["submit"])} if isinstance(one, dict) and one.get("submit") else one
+            for one in (said if isinstance(said, list) else [said])
+        ]
+        kept["options"] = options | {"on_completion": actions if isinstance(said, list) else actions[0]}
+    return kept
+
+
+def follow_ups(spec: Spec) -> list[dict[str, Any]]:
+    """The tasks that are to follow, as they were written."""
+    return [action["submit"] for action in spec.on_completion if isinstance(action, dict)]
+
+
+def all_follow_ups(spec: Spec) -> list[dict[str, Any]]:
+    """The same with those that follow from them."""
+    found = []
+    todo = follow_ups(spec)
+    while todo:
+        task = todo.pop()
+        found.append(task)
+        said = (task.get("options") or {}).get("on_completion")
+        todo += [one["submit"] for one in (said if isinstance(said, list) else [said]) if isinstance(one, dict)]
+    return found
+
+
+def seen(result: Result) -> dict[str, Any]:
+    """The finished task as templates see it. `result` is text, without its last newline; `output` the JSON value, of
+    what is one."""
+    task = result.task
+    text, value = None, None
+    if result.body is not None:
+        text = result.body[:_MOST_TEXT].decode(errors="replace").removesuffix("\n")
+        if task.result_type == "json":
+            value = msgspec.json.decode(result.body)
+    error = task.read_error()
+    return {
+        "task_id": task.id, "status": task.status, "result": text, "output": value,
+        "error": None if error is None else msgspec.to_builtins(error),
+    }  # fmt: skip
+
+
+def rendered(asked: dict[str, Any], task: Mapping[str, Any]) -> dict[str, Any]:
+    """The task that follows, with what its templates give. Raises TemplateError."""
+    from orchestr8d.core import template
+
+    limits = template.Limits(size=2 * _MOST_TEXT)
+    texts = template.render(_templates(asked), {"task": task}, limits)
+    return asked | {
+        name: template.as_text(value) if isinstance(asked[name], str) else template.texts(value)
+        for name, value in texts.items()
+    }
+
+
+def _templates(asked: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: asked[name] for name in _TEMPLATES if asked.get(name) is not None}
+
+
+def notice(task: Task, spec: Spec) -> NewNotice:
+    """What a person is told of a task's end."""
+    what = spec.title or task.agent or (" ".join(spec.command) if spec.command else task.kind)
+    what = what if len(what) <= _SHOWN else f"{what[:_SHOWN]}…"
+    error = task.read_error()
+    if task.status == "completed":
+        return NewNotice(
+            user_id=task.user_id, type="task_complete", message=f"{what} is completed", title=what,
+            workflow_id=task.workflow_id, task_id=task.id,
+        )  # fmt: skip
+    why = "" if error is None else f": {error.message or error.kind}"
+    return NewNotice(
+        user_id=task.user_id, type="task_failure", message=f"{what} failed{why}", title=what,
+        workflow_id=task.workflow_id, task_id=task.id,
+    )  # fmt: skip
+
+
+def not_followed(task_id: str, user_id: str, reason: str) -> NewNotice:
+    """What a person is told when a task that was to follow is not made."""
+    return NewNotice(
+        user_id=user_id, type="alert", message=f"the task that should follow task {task_id} was not made: {reason}",
+        title="A follow-up was not made", task_id=task_id,
+    )  # fmt: skip
