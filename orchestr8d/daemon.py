@@ -12,25 +12,21 @@ import sqlite3
 import sys
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import structlog
 import uvloop
 from aiohttp import web
 
-from orchestr8d import __version__, config, log, maintenance, systemd
-from orchestr8d.agents import Agent, Catalogue, Unresolved
+from orchestr8d import __version__, assembly, config, log, maintenance, systemd
+from orchestr8d.agents import Catalogue
 from orchestr8d.clock import SystemClock
 from orchestr8d.config import Config
 from orchestr8d.config_values import address
 from orchestr8d.core import addresses
-from orchestr8d.core.budgets import Budget
 from orchestr8d.core.errors import Problem
-from orchestr8d.core.governor import Account
 from orchestr8d.core.ids import uuid7
 from orchestr8d.core.model import Executor
-from orchestr8d.core.notices import Quiet, User, read_hours
-from orchestr8d.core.submit import AgentRules
 from orchestr8d.events import Bus
 from orchestr8d.followups import Followups
 from orchestr8d.hook_rules import HookRules
@@ -39,7 +35,7 @@ from orchestr8d.notifications import channels
 from orchestr8d.notifier import Notifier
 from orchestr8d.outgoing import Outgoing
 from orchestr8d.priority_queue import PriorityQueue
-from orchestr8d.processes import Files, NotFound, Processes
+from orchestr8d.processes import Files, Processes
 from orchestr8d.processes.files import attempt_files
 from orchestr8d.state import Held, hold
 from orchestr8d.status_api import hooks as hooks_api
@@ -47,14 +43,11 @@ from orchestr8d.status_api import submit as submit_api
 from orchestr8d.status_api.app import create_app
 from orchestr8d.status_api.services import Services
 from orchestr8d.status_api.serving import Runner
-from orchestr8d.store import Claim, Limits, Retention, Store
+from orchestr8d.store import Claim, Store
 from orchestr8d.store.sqlite import corrupts_wal, open_store
 from orchestr8d.task_pool import TaskPool
 from orchestr8d.task_runners import Limits as RunLimits
 from orchestr8d.task_runners import Runner as TaskRunner
-from orchestr8d.task_runners import third_party
-from orchestr8d.task_runners.claude import ClaudeRunner, no_bypass_reason, off_reason
-from orchestr8d.task_runners.command import CommandRunner
 from orchestr8d.tokens import TokenKeeper, webhook_secret
 from orchestr8d.webhook_dispatcher import SignedPosts, WebhookDispatcher
 
@@ -142,7 +135,7 @@ class Daemon:
             config.store_path(self.config, self._state),
             clock=self._clock,
             bus=bus,
-            limits=_store_limits(self.config),
+            limits=assembly.store_limits(self.config),
             synchronous=self.config.store.synchronous,
             on_commit=metrics.commit,
         )
@@ -158,7 +151,7 @@ class Daemon:
     ) -> int:
         tokens = TokenKeeper(self._state, self._clock)
         tokens.load(await store.tokens())
-        agents = self._make_catalogue()
+        agents = assembly.catalogue(self._environ, lambda: self.config, self._clock)
         pool = self._make_pool(store, processes, tokens, agents)
         queue = PriorityQueue(store, self._clock, self._executor_id, pool.free, pool.claimed)
         self._on_free = queue.freed
@@ -192,7 +185,8 @@ class Daemon:
             store=store, bus=bus, clock=self._clock, config=lambda: self.config, tokens=tokens, metrics=metrics,
             pool=pool, hooks=rules, agents=agents, attempt_files=self._attempt_files,
             draining=lambda: self._draining, health=self._health,
-            version=__version__, agent_rules=self._agent_rules, attempt_of=processes.attempt_of,
+            version=__version__, attempt_of=processes.attempt_of,
+            agent_rules=lambda: assembly.agent_rules(self.config, self._environ),
         )  # fmt: skip
         site = Runner(create_app(services), shutdown_timeout=LINGER)
         await site.setup()
@@ -207,7 +201,7 @@ class Daemon:
                 store.watch(), pool.watch(), queue.run(), pool.run(), rules.run(), followups.run(), indexer.run(),
                 dispatcher.run(), notifier.run(),
                 maintenance.heartbeat(beat),
-                maintenance.Pruner(store, lambda: _retention(self.config), self._attempt_files).run(),
+                maintenance.Pruner(store, lambda: assembly.retention(self.config), self._attempt_files).run(),
             ]  # fmt: skip
             if self._notify.watchdog_interval is not None:
                 loops.append(maintenance.watchdog(self._notify.watchdog_interval, self._notify.watchdog))
@@ -220,27 +214,6 @@ class Daemon:
     # -- start
 
     def _make_pool(self, store: Store, processes: Processes, tokens: TokenKeeper, agents: Catalogue) -> TaskPool:
-        runners: dict[str, TaskRunner] = {}
-        for kind, load in third_party().items():
-            try:
-                runners[kind] = load()(processes, self._clock)
-            except Exception:
-                self._log.exception("a third party's runner cannot be loaded: its tasks will fail", kind=kind)
-        runners["command"] = CommandRunner(
-            processes, self._clock, self._environ, lambda: self.config.runners.command.env_allow
-        )
-
-        async def resolve(name: str, cwd: str) -> Agent:
-            try:
-                return await agents.resolve(name, cwd)
-            except Unresolved as e:
-                raise NotFound(str(e)) from e
-
-        runners["claude"] = ClaudeRunner(
-            processes, self._clock, self._environ, lambda: self.config.runners.claude, resolve,
-            self._state / "worktrees", self._account_envs,
-        )  # fmt: skip
-
         def env(claim: Claim) -> Mapping[str, str]:
             return {
                 "ORCHESTR8_URL": self.config.server.base_url or self._bound,
@@ -253,27 +226,16 @@ class Daemon:
             }
 
         return TaskPool(
-            store, self._clock, self._executor_id, runners, self._attempt_files, env,
+            store, self._clock, self._executor_id, self._make_runners(processes, agents), self._attempt_files, env,
             limits=lambda: RunLimits(self.config.executor.grace, self.config.limits.output_bytes),
             slots=lambda: self.config.executor.concurrency,
             on_free=lambda: self._on_free(),
         )  # fmt: skip
 
-    def _agent_rules(self) -> AgentRules:
-        settings = self.config.runners.claude
-        no_bypass = no_bypass_reason(settings, self._account_envs())
-        names = tuple(account.name for account in _accounts(self.config))
-        return AgentRules(off_reason(self._environ, settings), no_bypass, names)
-
-    def _account_envs(self) -> dict[str, dict[str, str]]:
-        return {name: account.env for name, account in self.config.claude.accounts.items()}
-
-    def _make_catalogue(self) -> Catalogue:
-        """As the CLI looks for agents."""
-        home = Path(self._environ["HOME"]) if self._environ.get("HOME") else None
-        own = self._environ.get("CLAUDE_CONFIG_DIR")
-        config_dir = Path(own).absolute() if own else home and home / ".claude"
-        return Catalogue(lambda: self.config.agents, self._clock, home, config_dir)
+    def _make_runners(self, processes: Processes, agents: Catalogue) -> Mapping[str, TaskRunner]:
+        return assembly.runners(
+            processes, self._clock, self._environ, lambda: self.config, agents, self._state / "worktrees"
+        )
 
     def _attempt_files(self, attempt_id: str) -> Files:
         return attempt_files(self._state / "attempts", attempt_id)
@@ -395,7 +357,7 @@ class Daemon:
             new = config.load(config.find(self._path, self._environ), self._environ)
             applied, restart = config.changed(self.config, new)
             before, self.config = self.config, config.reloaded(self.config, new)
-            store.limits = _store_limits(self.config)
+            store.limits = assembly.store_limits(self.config)
             self._logs.set_level(self.config.log.level)
             await self._apply_queues(store)
             if before.limits.per_key != self.config.limits.per_key:
@@ -478,49 +440,12 @@ def _unset(settings: Config, key: str) -> bool:
     return said is None or getattr(said, setting) is None
 
 
-def _store_limits(settings: Config) -> Limits:
-    return Limits(
-        head_start=settings.executor.head_start,
-        per_key=settings.limits.per_key,
-        queue_depth=settings.limits.queue_depth,
-        min_free_disk=settings.store.min_free_disk,
-        accounts=_accounts(settings),
-        agents=settings.runners.claude.concurrency,
-        budgets=tuple(_budget(name, said) for name, said in settings.budgets.items()),
-        users={name: _user(said) for name, said in settings.users.items()},
-        ladder=tuple(settings.webhooks.ladder),
-        callback_ladder=tuple(settings.webhooks.callback_ladder),
-    )
-
-
-def _accounts(settings: Config) -> tuple[Account, ...]:
-    """Those that are configured, else the daemon's own login."""
-    found = tuple(Account(name, account.concurrency) for name, account in settings.claude.accounts.items())
-    return found or (Account("default", settings.runners.claude.concurrency),)
-
-
-def _budget(name: str, said: config.BudgetConfig) -> Budget:
-    unit: Literal["usd", "tokens"] = "tokens" if said.usd is None else "usd"
-    return Budget(name, said.usd or said.tokens or 0.0, unit, said.per, said.on_exceed)
-
-
-def _user(said: config.UserConfig) -> User:
-    quiet = None if said.quiet_hours is None else Quiet(*read_hours(said.quiet_hours), said.timezone)
-    return User(tuple(said.notify), frozenset(said.types), quiet)
-
-
 async def _recheck_budgets(store: Store) -> None:
     """Tasks that the budgets of now would let go, go."""
     after: int | None = 0
     with contextlib.suppress(Problem):
         while after is not None:
             after = await store.recheck_budgets(after)
-
-
-def _retention(settings: Config) -> Retention:
-    kept = settings.retention
-    tasks = {"completed": kept.completed, "failed": kept.failed, "cancelled": kept.cancelled, "skipped": kept.skipped}
-    return Retention(tasks, kept.events)
 
 
 def _raise_descriptor_limit() -> int:

@@ -85,10 +85,11 @@ async def check(
     rules = replace(rules, stall_timeout=None, first_byte_timeout=None)
     checked = await supervise(processes, clock, child, rules, run.stop)
     outcome = verdict(checked, rules) or by_status(checked)
-    if outcome.error is not None and outcome.error.kind != "deadline":
-        if outcome.error.kind in ("exit", "signal"):
-            outcome = await explained(outcome, launch.files, launch.files.stdout)
-        outcome = failed("check", outcome.error.message)
+    error = outcome.error
+    if error is not None and error.kind != "deadline":
+        if error.kind in ("exit", "signal"):
+            error = (await explained(outcome, launch.files, launch.files.stdout)).error or error
+        outcome = failed("check", error.message)
     return outcome, replace(ended, resources=_sum(ended.resources, checked.resources))
 
 
