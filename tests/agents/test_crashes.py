@@ -86,7 +86,8 @@ def test_a_killed_cli_is_resumed_and_leaves_no_tool_behind(
     make_agents: MakeAgents, messages_api: MessagesApi, work: Path
 ) -> None:
     daemon = make_agents().start()
-    prompt = script(use("Bash", command="touch begun; tail -f /dev/null", timeout=60_000), say("went on"), say("went on"))
+    tool = use("Bash", command="touch begun; tail -f /dev/null", timeout=60_000)
+    prompt = script(tool, say("went on"), say("went on"))
     backoff = {"kind": "fixed", "base": 0.1}
     task = ask(daemon, work, prompt, allowed_tools=["Bash"], max_retries=1, retry_backoff=backoff)
     until((work / "begun").exists)
