@@ -353,7 +353,6 @@ async def test_the_desktop(box: Box, tmp_path: Path, monkeypatch: pytest.MonkeyP
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:apprise")
 async def test_apprise(sink: Sink) -> None:
-    pytest.importorskip("apprise")
     send = channels(None)[""]  # type: ignore[arg-type]
     await send(f"json://127.0.0.1:{sink.port}/hook", notice(title="T\r\nX: y", message="m", type="alert"))
     body = json.loads(sink.got[0][1])

@@ -14,7 +14,7 @@ import pytest
 from tests.daemon import Daemon
 
 pytestmark = [pytest.mark.slow, pytest.mark.torture]
-ROUNDS = int(os.environ.get("ORCHESTR8_TORTURE_ROUNDS", "50")) // 2
+ROUNDS = int(os.environ.get("ORCHESTR8_TORTURE_ROUNDS", "50")) // 5
 SEED = int(os.environ.get("ORCHESTR8_TORTURE_SEED", "0")) or random.SystemRandom().randrange(1, 1 << 30)
 EACH = 8
 
