@@ -59,6 +59,7 @@ class Notifier:
         try:
             while True:
                 self._new.clear()
+                wait: float | None
                 try:
                     wait = await self.run_once()
                 except Problem as problem:
@@ -72,8 +73,9 @@ class Notifier:
                 task.cancel()
             await asyncio.gather(*self._working.values(), return_exceptions=True)
 
-    async def run_once(self) -> float:
-        """Sets every channel to work that has something due and is free; answers for how long there is no more."""
+    async def run_once(self) -> float | None:
+        """Sets every channel to work that has something due and is free; answers for how long there is no more, None:
+        until a hint."""
         due, next_at = await self._store.due_notices(tuple(self._working), MOST)
         lines: dict[Line, list[DueNotice]] = {}
         for one in due:
@@ -84,7 +86,10 @@ class Notifier:
             task.add_done_callback(lambda done, line=line: self._worked(line, done))  # type: ignore[misc]
         if len(due) == MOST:
             return 0.0
-        return LONGEST if next_at is None else min(max(0.0, (next_at - self._clock.now()) / 1000), LONGEST)
+        if next_at is None:
+            # What a channel at work leaves for later has no other alarm; an idle daemon sleeps.
+            return LONGEST if self._working else None
+        return min(max(0.0, (next_at - self._clock.now()) / 1000), LONGEST)
 
     async def idle(self) -> None:
         """Returns when no channel works."""

@@ -121,7 +121,7 @@ class Box:
         new = NewNotice(**{"user_id": "ann", "type": "update", "message": "hello"} | more)
         return (await self.store.notify(new, str.encode))[0].decode()
 
-    async def turn(self) -> float:
+    async def turn(self) -> float | None:
         wait = await self.notifier.run_once()
         await self.notifier.idle()
         return wait
@@ -348,6 +348,14 @@ async def test_the_desktop(box: Box, tmp_path: Path, monkeypatch: pytest.MonkeyP
     program(tmp_path, "import sys; sys.exit('no display')")
     with pytest.raises(Undelivered, match="notify-send failed: no display"):
         await send("desktop", notice())
+
+
+async def test_with_nothing_to_tell_it_sleeps_until_a_hint(box: Box) -> None:
+    assert await box.turn() is None
+    box.user("log")
+    await box.notify()
+    assert await box.turn() is not None
+    assert await box.turn() is None
 
 
 @pytest.mark.slow
