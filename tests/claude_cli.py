@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import subprocess
 import tempfile
+from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,12 @@ def claude_binary() -> Path:
     spec = find_spec("claude_agent_sdk")
     assert spec is not None and spec.origin is not None, "claude-agent-sdk is missing: install the extra `test`"
     return Path(spec.origin).parent / "_bundled/claude"
+
+
+def noted(env: Mapping[str, str], text: str) -> bool:
+    """Whether a CLI of this environment has `text` in its own record of a conversation: it writes that behind its
+    work, and one that is killed before knows nothing of it."""
+    return any(text in path.read_text() for path in Path(env["CLAUDE_CONFIG_DIR"], "projects").glob("*/*.jsonl"))
 
 
 class Ended(msgspec.Struct, frozen=True):

@@ -27,7 +27,7 @@ from orchestr8d.processes import NotFound, Processes, table
 from orchestr8d.processes.files import attempt_files
 from orchestr8d.task_runners import Limits, Run
 from orchestr8d.task_runners.claude import ClaudeRunner, no_bypass_reason, off_reason
-from tests.claude_cli import SUBSCRIPTION, claude_binary
+from tests.claude_cli import SUBSCRIPTION, claude_binary, noted
 from tests.messages_api import LOW_CREDIT, MessagesApi, answer, call, fail, limit_reached, say, script, use
 from tests.messages_api.steps import Step
 from tests.repositories import commit, git, repository
@@ -435,7 +435,7 @@ async def test_a_killed_cli_leaves_no_tool_behind(bench: Bench) -> None:
     steps = (use("Bash", command="tail -f /dev/null"), *[say("x")] * 5)
     run = bench.attempt(script(*steps), allowed_tools=BASH)
     running = asyncio.create_task(bench.runner.run(run))
-    await until(lambda: bench.named(run, "tail"), 20)
+    await until(lambda: bench.named(run, "tail") and noted(bench.env, "tool_use"), 20)
     (cli,), (tool,) = bench.named(run, str(claude_binary())), bench.named(run, "tail")
     assert os.getsid(tool) != os.getsid(cli)
     os.kill(cli, signal.SIGKILL)

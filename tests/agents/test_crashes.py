@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.agents.conftest import MakeAgents, ask, result, until
-from tests.claude_cli import claude_binary
+from tests.claude_cli import claude_binary, noted
 from tests.daemon import Daemon
 from tests.messages_api import MessagesApi, say, script, use
 from tests.torture.journal import left_alive
@@ -83,14 +83,14 @@ def test_after_a_loss_of_everything_it_is_resumed(
 
 
 def test_a_killed_cli_is_resumed_and_leaves_no_tool_behind(
-    make_agents: MakeAgents, messages_api: MessagesApi, work: Path
+    make_agents: MakeAgents, messages_api: MessagesApi, claude_env: dict[str, str], work: Path
 ) -> None:
     daemon = make_agents().start()
     tool = use("Bash", command="touch begun; tail -f /dev/null", timeout=60_000)
-    prompt = script(tool, say("went on"), say("went on"))
+    prompt = script(tool, *[say("went on")] * 5)
     backoff = {"kind": "fixed", "base": 0.1}
     task = ask(daemon, work, prompt, allowed_tools=["Bash"], max_retries=1, retry_backoff=backoff)
-    until((work / "begun").exists)
+    until(lambda: (work / "begun").exists() and noted(claude_env, "tool_use"))
     (attempt,) = attempts(daemon, task)
     cli = next(pid for pid, command in left_alive([attempt]).items() if command.startswith(str(claude_binary())))
     os.kill(cli, signal.SIGKILL)
