@@ -103,4 +103,4 @@ def _account_envs(settings: Config) -> dict[str, dict[str, str]]:
 def retention(settings: Config) -> Retention:
     kept = settings.retention
     tasks = {"completed": kept.completed, "failed": kept.failed, "cancelled": kept.cancelled, "skipped": kept.skipped}
-    return Retention(tasks, kept.events)
+    return Retention(tasks, kept.events, kept.deliveries)

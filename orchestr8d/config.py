@@ -53,6 +53,7 @@ class Retention(Struct, frozen=True):
     cancelled: v.Keep = 90 * DAY
     skipped: v.Keep = 90 * DAY
     events: v.Keep = 90 * DAY
+    deliveries: v.Keep = 90 * DAY
 
 
 def _concurrency() -> int:

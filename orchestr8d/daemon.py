@@ -168,19 +168,19 @@ class Daemon:
             metrics.hook,
         )  # fmt: skip
         followups = Followups(store, lambda due, asked: submit_api.follow_up(services, due, asked))
-        bus.observe(followups.observe)
+        bus.observe_work("followups", followups.hint)
         outgoing = Outgoing(lambda: addresses.read_allow(self.config.webhooks.allow))
         own_secret = webhook_secret(self._state)
         dispatcher = WebhookDispatcher(
             store, self._clock, outgoing, own_secret, lambda: self.config.webhooks.timeout
         )  # fmt: skip
-        bus.observe_deliveries(dispatcher.hint)
+        bus.observe_work("deliveries", dispatcher.hint)
         notifier = Notifier(
             store, self._clock, lambda: store.limits.users,
             channels(SignedPosts(self._clock, outgoing, own_secret, lambda: self.config.webhooks.timeout)),
             lambda: self.config.webhooks.callback_ladder,
         )  # fmt: skip
-        bus.observe(notifier.observe)
+        bus.observe_work("notices", notifier.hint)
         services = Services(
             store=store, bus=bus, clock=self._clock, config=lambda: self.config, tokens=tokens, metrics=metrics,
             pool=pool, hooks=rules, agents=agents, attempt_files=self._attempt_files,
@@ -193,7 +193,7 @@ class Daemon:
         try:
             where = await self._listen(site)
             beat = self._make_beat(store, queue, pool)
-            self._reload = lambda: self._reload_config(store, queue, beat, notifier)
+            self._reload = lambda: self._aside(self._apply_config(store, beat))
             # The configuration may say something else than when they were parked.
             self._aside(_recheck_budgets(store))
 
@@ -341,17 +341,12 @@ class Daemon:
         if self._reload is not None:
             self._reload()
 
-    def _reload_config(
-        self, store: Store, queue: PriorityQueue, beat: Callable[[], Awaitable[None]], notifier: Notifier
-    ) -> None:
-        self._aside(self._apply_config(store, beat, notifier))
-
     def _aside(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
         self._reloads.add(task)
         task.add_done_callback(self._reloads.discard)
 
-    async def _apply_config(self, store: Store, beat: Callable[[], Awaitable[None]], notifier: Notifier) -> None:
+    async def _apply_config(self, store: Store, beat: Callable[[], Awaitable[None]]) -> None:
         self._notify.reloading()
         try:
             new = config.load(config.find(self._path, self._environ), self._environ)
@@ -367,7 +362,6 @@ class Daemon:
                 await _recheck_budgets(store)
             if before.users != self.config.users:
                 await store.recheck_held()
-                notifier.hint()
             await beat()
             # What the file no longer says of a queue stays as it was: it may have been set over the API since.
             kept = [key for key in applied if key.startswith("queues.") and _unset(self.config, key)]

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
-from typing import Final
+from collections.abc import Callable, Collection, Sequence
+from typing import Final, Literal
 
 import msgspec
 
@@ -21,6 +21,9 @@ TYPES: Final[frozenset[str]] = frozenset(
     + [f"executor.{t}" for t in ("started", "stopped", "lost")]
     + [f"alert.{t}" for t in ("raised", "cleared")]
 )  # fmt: skip
+
+# What a commit may leave for a loop to do.
+Work = Literal["deliveries", "followups", "notices"]
 
 
 class Event(msgspec.Struct, frozen=True):
@@ -41,7 +44,7 @@ class Bus:
     def __init__(self) -> None:
         self._observers: list[Callable[[Sequence[Event]], None]] = []
         self._cancels: list[Callable[[Sequence[str]], None]] = []
-        self._deliveries: list[Callable[[], None]] = []
+        self._work: dict[Work, Callable[[], None]] = {}
         self._any: set[asyncio.Future[None]] = set()
         self._by_task: dict[str, set[asyncio.Future[None]]] = {}
 
@@ -77,13 +80,14 @@ class Bus:
         for observer in self._cancels:
             observer(task_ids)
 
-    def observe_deliveries(self, observer: Callable[[], None]) -> None:
-        """Call `observer` when there may be something to deliver that was not there before."""
-        self._deliveries.append(observer)
+    def observe_work(self, work: Work, observer: Callable[[], None]) -> None:
+        """Call `observer` when there may be some of this work that was not there before."""
+        self._work[work] = observer
 
-    def publish_deliveries(self) -> None:
-        for observer in self._deliveries:
-            observer()
+    def publish_work(self, works: Collection[Work]) -> None:
+        for work in works:
+            if work in self._work:
+                self._work[work]()
 
     def next(self) -> asyncio.Future[None]:
         """Done at the next commit that has events. Ask for it before reading the store, so that nothing is missed."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 import structlog
@@ -11,7 +11,6 @@ import structlog
 from orchestr8d.core import endings
 from orchestr8d.core.errors import Problem
 from orchestr8d.core.template_work import TemplateError
-from orchestr8d.events import Event
 from orchestr8d.store import Followup, Store
 
 # So many are made side by side: they share a commit.
@@ -36,9 +35,9 @@ class Followups:
         self._hint = asyncio.Event()
         self._hint.set()
 
-    def observe(self, events: Sequence[Event]) -> None:
-        if any(event.type == "task.completed" for event in events):
-            self._hint.set()
+    def hint(self) -> None:
+        """There may be more to make."""
+        self._hint.set()
 
     async def run(self) -> None:
         while True:
@@ -51,15 +50,19 @@ class Followups:
                 self._hint.set()
 
     async def run_once(self) -> bool:
-        """Makes all that are due; False when some have to be tried again later."""
-        after, all_made = 0, True
+        """Makes all that are due; False when some have to be tried again later: after one of them no more are tried
+        for its queue, so that a full one costs little, however many wait for it."""
+        after = 0
+        full: set[str | None] = set()
         try:
             while due := await self._store.followups(after, STEP):
-                all_made &= all(await asyncio.gather(*[self._make(one) for one in due]))
+                tried = [one for one in due if _queue(one) not in full]
+                made = await asyncio.gather(*[self._make(one) for one in tried])
+                full |= {_queue(one) for one, is_made in zip(tried, made, strict=True) if not is_made}
                 after = due[-1].seq
         except Problem:
             return False
-        return all_made
+        return not full
 
     async def _make(self, due: Followup) -> bool:
         """False when it has to be tried again later."""
@@ -87,3 +90,8 @@ class Followups:
         except Problem:
             return False
         return True
+
+
+def _queue(due: Followup) -> str | None:
+    queue: str | None = (due.asked.get("options") or {}).get("queue")
+    return queue

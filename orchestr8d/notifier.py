@@ -14,7 +14,6 @@ from orchestr8d.clock import Clock
 from orchestr8d.core import ladder, notices
 from orchestr8d.core.errors import Problem
 from orchestr8d.core.notices import NOBODY_SPECIAL, User
-from orchestr8d.events import Event
 from orchestr8d.notifications import Send, Undelivered, sender
 from orchestr8d.store import DueNotice, Store, Told
 
@@ -46,10 +45,6 @@ class Notifier:
         self._limit = limit
         self._new = asyncio.Event()
         self._working: dict[Line, asyncio.Task[None]] = {}
-
-    def observe(self, events: Sequence[Event]) -> None:
-        if not self._new.is_set() and any(event.type == "notification.created" for event in events):
-            self._new.set()
 
     def hint(self) -> None:
         """There may be more to do than the last look showed."""

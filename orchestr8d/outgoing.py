@@ -6,6 +6,7 @@ import asyncio
 import socket
 import threading
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Final
 
 import aiohttp
@@ -105,8 +106,8 @@ class Outgoing:
     async def send(self, method: str, url: str, body: bytes, headers: Mapping[str, str], timeout: float) -> Answer:  # noqa: ASYNC109 (one limit over all of it)
         """The answer, whatever its status. Raises Refused."""
         try:
-            async with asyncio.timeout(timeout):
-                return await self._send(method, url, body, headers)
+            async with asyncio.timeout(timeout) as limit:
+                return await self._send(method, url, body, headers, limit)
         except TimeoutError:
             raise Refused("timeout", f"no answer within {timeout:g} seconds") from None
         except aiohttp.ClientConnectorDNSError as e:
@@ -118,7 +119,9 @@ class Outgoing:
         except (aiohttp.ClientError, OSError, ValueError) as e:
             raise Refused("protocol", str(e) or type(e).__name__) from None
 
-    async def _send(self, method: str, url: str, body: bytes, headers: Mapping[str, str]) -> Answer:
+    async def _send(
+        self, method: str, url: str, body: bytes, headers: Mapping[str, str], limit: asyncio.Timeout
+    ) -> Answer:
         where = addresses.place(url)
         if where.address is not None:
             # The connector asks no resolver about those.
@@ -127,7 +130,9 @@ class Outgoing:
         async with self._open().request(
             method, URL(url, encoded=True), data=body, headers=sent, allow_redirects=False
         ) as response:
-            text = (await _beginning(response)).decode("utf-8", "replace")
+            end = limit.when()
+            limit.reschedule(None)
+            text = (await _beginning(response, end)).decode("utf-8", "replace")
             return Answer(response.status, response.headers.get("Retry-After"), text)
 
     def _open(self) -> aiohttp.ClientSession:
@@ -153,14 +158,11 @@ class Outgoing:
                 raise Refused("forbidden_address", f"leads to {address}, which is not allowed ([webhooks] allow)")
 
 
-async def _beginning(response: aiohttp.ClientResponse) -> bytes:
-    """What there is of the body up to KEPT bytes: a status that has come counts, whatever becomes of the rest."""
+async def _beginning(response: aiohttp.ClientResponse, end: float | None) -> bytes:
+    """What comes of the body until `end`, up to KEPT bytes. The status has come, and counts whatever this becomes."""
     kept = b""
-    try:
-        while len(kept) < KEPT and (chunk := await response.content.read(KEPT - len(kept))):
-            kept += chunk
-    except aiohttp.ClientError:
-        pass
+    with suppress(aiohttp.ClientError, TimeoutError):
+        async with asyncio.timeout_at(end):
+            while len(kept) < KEPT and (chunk := await response.content.read(KEPT - len(kept))):
+                kept += chunk
     return kept
-
-

@@ -42,6 +42,8 @@ class WebhookDispatcher:
         self._hinted = asyncio.Event()
         self._hinted.set()
         self._busy: dict[str, Busy] = {}
+        # The endpoint that was served last: the next in the ring is next, or with many the last ones would starve.
+        self._last = ""
         self._under_way: set[asyncio.Task[None]] = set()
 
     def hint(self) -> None:
@@ -77,8 +79,9 @@ class WebhookDispatcher:
             return None
         # As it is before the store looks: what ends meanwhile may be pending still where it looks.
         busy = {endpoint: Busy(set(b.ids), b.fresh) for endpoint, b in self._busy.items()}
-        due = await self._store.due_deliveries(busy, room)
+        due = await self._store.due_deliveries(busy, room, self._last)
         for sending in due.found:
+            self._last = sending.delivery.endpoint
             self._start(sending)
         if due.next_due is None:
             return None
@@ -114,8 +117,11 @@ class WebhookDispatcher:
             except Problem as problem:
                 if problem.kind == "not-found":
                     return
-                # It counts as sent only once that is on disk; until then this endpoint gets nothing else.
-                await asyncio.sleep(PATIENCE)
+            except Exception:
+                # Were it given back, it would be sent again and again.
+                structlog.get_logger().exception("a delivery cannot be recorded", delivery_id=sending.delivery.id)
+            # It counts as sent only once that is on disk; until then this endpoint gets nothing else.
+            await asyncio.sleep(PATIENCE)
 
     async def _attempt(self, sending: Sending) -> Made:
         delivery, now, started = sending.delivery, self._clock.now(), self._clock.monotonic()

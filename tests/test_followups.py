@@ -17,7 +17,7 @@ from orchestr8d.core.model import NewTask, Spec
 from orchestr8d.core.outcome import Outcome
 from orchestr8d.core.template_work import TemplateError
 from orchestr8d.events import Bus
-from orchestr8d.followups import Followups
+from orchestr8d.followups import STEP, Followups
 from orchestr8d.store import Followup, Limits, Store
 from orchestr8d.store.sqlite import open_store
 from tests.store.helpers import Hand
@@ -129,14 +129,16 @@ async def test_one_that_is_refused_is_told_and_the_mark_is_gone(box: Box, error:
 
 @pytest.mark.parametrize("kind", ["unavailable", "rate-limited"])
 async def test_what_passes_is_waited_for(box: Box, kind: Any) -> None:
-    for _ in range(20):
+    for _ in range(3 * STEP):
         await box.end({"command": ["true"]})
+    await box.end({"command": ["true"], "options": {"queue": "other"}})
     box.error = Problem(kind, "not now")
     assert not await box.loop.run_once()
-    assert len(box.asked) == 20
+    # Each queue is tried, and a full one not for all that wait for it.
+    assert len(box.asked) == STEP + 1
     box.error = None
     assert await box.loop.run_once()
-    assert len(await box.hand.claim()) == 20
+    assert len(await box.hand.claim()) == 3 * STEP + 1
     assert await box.alerts() == []
 
 

@@ -43,12 +43,16 @@ class Inbox:
         self.mails: list[EmailMessage] = []
         self.envelopes: list[Envelope] = []
         self.answer = "250 OK"
+        self.farewell = "221 Bye"
 
     async def handle_DATA(self, server: object, session: object, envelope: Envelope) -> str:
         if self.answer.startswith("250"):
             self.envelopes.append(envelope)
             self.mails.append(message_from_bytes(envelope.content, policy=email.policy.default))  # type: ignore[arg-type]
         return self.answer
+
+    async def handle_QUIT(self, server: object, session: object, envelope: Envelope) -> str:
+        return self.farewell
 
 
 @pytest.fixture
@@ -112,7 +116,7 @@ class Box:
         self.clock = clock
         posts = SignedPosts(clock, outgoing, SECRET, lambda: 2.0)
         self.notifier = Notifier(store, clock, lambda: store.limits.users, channels(posts), lambda: (1.0, 2.0), 2.0)
-        bus.observe(self.notifier.observe)
+        bus.observe_work("notices", self.notifier.hint)
 
     def user(self, *urls: str, **more: Any) -> None:
         self.store.limits = msgspec.structs.replace(self.store.limits, users={"ann": User(urls, **more)})
@@ -160,6 +164,8 @@ async def test_the_log(box: Box) -> None:
 
 async def test_mail(box: Box, inbox: tuple[Inbox, int]) -> None:
     handler, port = inbox
+    # What was taken is: another try would be a second mail.
+    handler.farewell = "554 not so fast"
     box.user(f"mailto://me:p%3Aw@127.0.0.1:{port}?from=o@a.org&to=b@b.org,c@c.org")
     sent = await box.notify(title="Fertig: Grüße", message="Zeile 1\nZeile 2: ✓", type="milestone", task_id="t-1")
     await box.turn()
@@ -360,7 +366,7 @@ async def test_with_nothing_to_tell_it_sleeps_until_a_hint(box: Box) -> None:
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:apprise")
-async def test_apprise(sink: Sink) -> None:
+async def test_apprise(sink: Sink, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]) -> None:
     send = channels(None)[""]  # type: ignore[arg-type]
     await send(f"json://127.0.0.1:{sink.port}/hook", notice(title="T\r\nX: y", message="m", type="alert"))
     body = json.loads(sink.got[0][1])
@@ -372,6 +378,9 @@ async def test_apprise(sink: Sink) -> None:
     with pytest.raises(Undelivered, match=r"no channel like nosuch://\.\.\.") as caught:
         await send("nosuch://hunter2", notice())
     assert caught.value.final
+    with pytest.raises(Undelivered, match=r"no channel like discord://\.\.\."):
+        await send("discord://hunter2hunter2", notice())
+    assert "hunter2" not in caplog.text + "".join(capfd.readouterr())
 
 
 async def test_without_the_extra_it_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

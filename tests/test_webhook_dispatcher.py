@@ -18,6 +18,7 @@ from orchestr8d import webhook_dispatcher
 from orchestr8d.clock import SystemClock
 from orchestr8d.core import addresses, delivery, signature
 from orchestr8d.core.delivery import Delivery, Secret, Webhook
+from orchestr8d.core.errors import Problem
 from orchestr8d.core.ids import uuid7
 from orchestr8d.core.model import NewTask, Spec
 from orchestr8d.events import Bus
@@ -92,7 +93,7 @@ class World:
     def start(self) -> None:
         self._outgoing = Outgoing(lambda: self.allow, lambda host: self.find(host))
         dispatcher = WebhookDispatcher(self.store, self.clock, self._outgoing, OWN, lambda: self.limit)
-        self.bus.observe_deliveries(dispatcher.hint)
+        self.bus.observe_work("deliveries", dispatcher.hint)
         self._running = asyncio.create_task(dispatcher.run())
 
     async def kill(self) -> None:
@@ -384,6 +385,22 @@ async def test_subscriptions_to_everything_do_not_feed_each_other(world: World, 
     assert len(await world.log()) == 4 + 8
 
 
+async def test_many_endpoints_do_not_starve_the_last_ones(world: World, sink: Sink, monkeypatch: Any) -> None:
+    """Less may be under way than there are endpoints, and each has more to send than comes to an end."""
+    monkeypatch.setattr(webhook_dispatcher, "MOST", 1)
+
+    async def find(host: str) -> list[str]:
+        return ["127.0.0.1"]
+
+    world.find = find
+    for _ in range(3):
+        for name in "abc":
+            await world.run(callback_url=f"http://{name}.test:{sink.port}/{name}")
+    world.start()
+    await world.settled(9)
+    assert [where[-1] for where, _, _ in sink.got] == ["a", "b", "c"] * 3
+
+
 async def test_gone_disables_and_a_callback_is_dead_at_once(world: World, sink: Sink) -> None:
     sink.answer = then(410)
     row = await world.subscribe(sink.url(), "task.completed")
@@ -468,6 +485,26 @@ async def test_what_answers_too_late_or_too_much(world: World, sink: Sink) -> No
     assert sent.attempts[1].body == "x" * 4096
 
 
+async def test_a_status_counts_though_its_body_never_ends(world: World, sink: Sink) -> None:
+    world.limit = 0.2
+    never = asyncio.Event()
+
+    async def answer(request: web.Request, number: int) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        await response.write(b"taken")
+        await never.wait()
+        return response
+
+    sink.answer = answer
+    await world.subscribe(sink.url(), "task.completed")
+    world.start()
+    await world.run()
+    [sent] = await world.settled()
+    assert (sent.status, sent.tries, sent.attempts[0].body, len(sink.got)) == ("delivered", 1, "taken", 1)
+    never.set()
+
+
 async def test_no_proxy_of_the_environment(world: World, sink: Sink, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
     await world.subscribe(sink.url(), "task.completed")
@@ -519,18 +556,19 @@ async def test_a_literal_that_is_allowed_no_more(world: World, sink: Sink) -> No
     assert sink.got == []
 
 
-async def test_a_result_that_cannot_be_recorded_is_kept(world: World, sink: Sink, monkeypatch: Any) -> None:
+@pytest.mark.parametrize("error", [Problem("unavailable", "full"), RuntimeError("a defect")])
+async def test_a_result_that_cannot_be_recorded_is_kept(
+    world: World, sink: Sink, monkeypatch: Any, error: Exception
+) -> None:
     """A 2xx counts once it is on disk; until then the endpoint gets nothing else, and nothing twice."""
-    from orchestr8d.core.errors import Problem
-
     monkeypatch.setattr(webhook_dispatcher, "PATIENCE", 0.02)
     record, refused = world.store.delivery_done, 0
 
     async def refuse(*args: Any) -> Delivery:
         nonlocal refused
         refused += 1
-        if refused < 4:
-            raise Problem("unavailable", "full")
+        if refused < 3:
+            raise error
         return await record(*args)
 
     monkeypatch.setattr(world.store, "delivery_done", refuse)
@@ -538,4 +576,4 @@ async def test_a_result_that_cannot_be_recorded_is_kept(world: World, sink: Sink
     world.start()
     await world.run()
     [sent] = await world.settled()
-    assert (sent.status, refused, len(sink.got)) == ("delivered", 4, 1)
+    assert (sent.status, refused, len(sink.got)) == ("delivered", 3, 1)

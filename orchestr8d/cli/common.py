@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 Command = TypeVar("Command", bound=Callable[..., Any])
 FULL_ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 TAIL = re.compile(r"[0-9a-f-]{6,36}")
+# Tasks with one end of their ids that are shown; and so many of the newest of what the API cannot find by such an end.
 CANDIDATES = 10
+NEWEST = 1000
+AMONG_NEWEST = f", among the last {NEWEST}"
 
 # Options that are lists of strings, and those that are text even where they look like a number.
 LISTS = frozenset({"tags", "depends_on", "allowed_tools", "disallowed_tools", "runner_args"})
@@ -50,25 +53,37 @@ class Seconds(click.ParamType[float]):
             self.fail(str(error), param, ctx)
 
 
-def resolve(client: Client, typed: str) -> str:
-    """The task that an id or the end of one means. Exits when there is none, or more than one."""
+def whole_id(what: str, typed: str, find: Callable[[str], Mapping[str, str]], among: str = "") -> str:
+    """The id that was typed, or the one that ends so. `find` gives ids with a few words about each, `among` says of
+    which it knows only. Exits when there is none, or more than one."""
     text = typed.strip().lower()
     if FULL_ID.fullmatch(text):
         return text
     if not TAIL.fullmatch(text):
-        exits.fail(exits.USAGE, f"{typed!r} is no task id: give at least the last 6 characters of one")
-    found = client.task_page(limit=CANDIDATES, tail=text)["tasks"]
+        exits.fail(exits.USAGE, f"{typed!r} is no id of a {what}: give at least the last 6 characters of one")
+    found = {one: about for one, about in find(text).items() if one.endswith(text)}
     if not found:
-        exits.fail(exits.NOT_FOUND, f"there is no task whose id ends in {text!r}")
+        exits.fail(exits.NOT_FOUND, f"there is no {what} whose id ends in {text!r}{among}")
     if len(found) > 1:
-        exits.say(f"{typed!r} is the end of more than one id; give more of it:")
-        from orchestr8d.cli.output import printable, what
+        from orchestr8d.cli.output import printable
 
-        for task in found:
-            click.echo(f"  {task['id']}  {task['status']}  {printable(what(task))[:60]}", err=True)
+        exits.say(f"{typed!r} is the end of more than one id; give more of it:")
+        for one, about in found.items():
+            click.echo(f"  {one}  {printable(about)[:70]}", err=True)
         exits.fail(exits.USAGE)
-    task_id: str = found[0]["id"]
-    return task_id
+    return next(iter(found))
+
+
+def resolve(client: Client, typed: str) -> str:
+    """The task that an id or the end of one means. Exits when there is none, or more than one."""
+
+    def find(tail: str) -> Mapping[str, str]:
+        from orchestr8d.cli.output import what
+
+        tasks = client.task_page(limit=CANDIDATES, tail=tail)["tasks"]
+        return {task["id"]: f"{task['status']}  {what(task)}" for task in tasks}
+
+    return whole_id("task", typed, find)
 
 
 def each(client: Client, typed: Iterable[str], act: Callable[[str], None]) -> None:

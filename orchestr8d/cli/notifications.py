@@ -13,9 +13,6 @@ if TYPE_CHECKING:
     from orchestr8d.client.answers import Json
     from orchestr8d.client.sync import Client
 
-# So many of the newest are looked through for the end of an id.
-CANDIDATES = 1000
-
 
 @click.group(invoke_without_command=True, epilog="Example: orchestr8d notifications")
 @click.option("--user", "user_id", metavar="NAME", help="Only those for this user.")
@@ -66,16 +63,19 @@ def show(notification_id: str, as_json: bool) -> None:
 @click.argument("notification_ids", metavar="[ID]...", nargs=-1)
 @click.option("--all", "every", is_flag=True, help="All there are.")
 @click.option("--user", "user_id", metavar="NAME", help="With --all: those for this user.")
-def ack(notification_ids: tuple[str, ...], every: bool, user_id: str | None) -> None:
+@common.json_option
+def ack(notification_ids: tuple[str, ...], every: bool, user_id: str | None, as_json: bool) -> None:
     """Acknowledge notifications, by the ends of their ids."""
     if every == bool(notification_ids) or (user_id is not None and not every):
         exits.fail(exits.USAGE, "give the ids of notifications, or --all (and --user with it)")
     with common.connect() as client:
         if every:
-            click.echo(f"acknowledged {client.ack_notifications(user_id)['count']}")
+            acked = client.ack_notifications(user_id)
+            _print(acked, f"acknowledged {acked['count']}", as_json)
         for typed in notification_ids:
             one = client.ack_notification(_resolve(client, typed))
-            click.echo(f"acknowledged {output.short(one['notification_id'])}  {output.printable(_said(one))}")
+            said = f"acknowledged {output.short(one['notification_id'])}  {_said(one)}"
+            _print(one, said, as_json, compact=len(notification_ids) > 1)
 
 
 @click.command(epilog="Example: orchestr8d notify --type milestone 'the release is out'")
@@ -96,27 +96,25 @@ def notify(message: str, user_id: str, task_id: str | None, as_json: bool, **mor
         about = None if task_id is None else common.resolve(client, task_id)
         kind = more.pop("notification_type")
         sent = client.send_notification(user_id, kind, message, task_id=about, **more)
+    _print(sent, sent["notification_id"], as_json)
+
+
+def _print(answer: Json, text: str, as_json: bool, compact: bool = False) -> None:
     if as_json:
-        output.print_json(sent)
+        output.print_json(answer, compact)
     else:
-        click.echo(sent["notification_id"])
+        click.echo(text)
 
 
 def _said(one: Json) -> str:
-    title, message = one["title"], one["message"].strip()
-    return f"{title}: {message}" if title else message
+    title, message = one["title"], one["message"]
+    return notices.one_line(message if not title or message.startswith(title) else f"{title}: {message}")
 
 
 def _resolve(client: Client, typed: str) -> str:
     """The notification that an id or the end of one means. Exits when there is none, or more than one."""
-    text = typed.strip().lower()
-    if common.FULL_ID.fullmatch(text):
-        return text
-    if not common.TAIL.fullmatch(text):
-        exits.fail(exits.USAGE, f"{typed!r} is no id of a notification: give at least the last 6 characters of one")
-    newest = client.notification_page(CANDIDATES)["notifications"]
-    found = [one["notification_id"] for one in newest if one["notification_id"].endswith(text)]
-    if len(found) != 1:
-        many = "more than one notification" if found else f"none of the last {CANDIDATES} notifications"
-        exits.fail(exits.USAGE if found else exits.NOT_FOUND, f"{many} has an id that ends in {text!r}")
-    return str(found[0])
+
+    def find(tail: str) -> dict[str, str]:
+        return {n["notification_id"]: _said(n) for n in client.notification_page(common.NEWEST)["notifications"]}
+
+    return common.whole_id("notification", typed, find, common.AMONG_NEWEST)

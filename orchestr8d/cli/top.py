@@ -47,10 +47,13 @@ class Frame(NamedTuple):
 
 @click.command(epilog="Example: orchestr8d top")
 @click.option("--once", is_flag=True, help="Print one frame and end; so it is where stdout is no terminal.")
-def top(once: bool) -> None:
+@common.json_option
+def top(once: bool, as_json: bool) -> None:
     """Show what runs, what waits and why, queues and limits, until q or Ctrl-C."""
     with common.connect() as client:
-        if once or not output.on_terminal():
+        if as_json:
+            output.print_json(read(client))
+        elif once or not output.on_terminal():
             _print(look(client, SystemClock().now() / 1000))
         else:
             try:
@@ -59,12 +62,22 @@ def top(once: bool) -> None:
                 raise exits.Left("") from None
 
 
+def read(client: Client) -> Json:
+    """Everything anew, as the API has it; of the tasks those that would show, with the progress of what runs."""
+    busy = client.task_page(ROWS, status=sorted(BUSY))["tasks"]
+    return {
+        "executors": [one for one in client.executors() if one["state"] in {"running", "draining"}],
+        "running": [task | {"progress": client.status(task["id"])["progress"]} for task in busy],
+        "waiting": client.task_page(ROWS, status=sorted(WAITING))["tasks"],
+        "queues": client.queues(),
+        "limits": client.limits(),
+    }
+
+
 def look(client: Client, now: float) -> Frame:
     """Reads everything anew. `now` is in seconds since the epoch."""
-    executors = [one for one in client.executors() if one["state"] in {"running", "draining"}]
-    queues, limits = client.queues(), client.limits()
-    busy = client.task_page(ROWS, status=sorted(BUSY))["tasks"]
-    waiting = client.task_page(ROWS, status=sorted(WAITING))["tasks"]
+    seen = read(client)
+    executors, queues = seen["executors"], seen["queues"]
     running = sum(queue["running"] for queue in queues)
     depth = sum(queue["depth"] for queue in queues)
     slots = sum(one["slots"] for one in executors)
@@ -72,17 +85,16 @@ def look(client: Client, now: float) -> Frame:
     if any(one["state"] == "draining" for one in executors):
         line += ", draining"
     tables = [
-        Table("RUNNING", ("ID", "TOOK", "PROGRESS", "WHAT"), [_running(client, task, now) for task in busy]),
-        Table("WAITING", ("ID", "STATUS", "WHY", "WHAT"), [_waiting(task) for task in waiting]),
+        Table("RUNNING", ("ID", "TOOK", "PROGRESS", "WHAT"), [_running(task, now) for task in seen["running"]]),
+        Table("WAITING", ("ID", "STATUS", "WHY", "WHAT"), [_waiting(task) for task in seen["waiting"]]),
         Table("QUEUES", ("QUEUE", "STATE", "LIMIT", "RATE", "WAITING", "RUNNING"), [_queue(queue) for queue in queues]),
-        Table("LIMITS", ("NAME", "STATE", "USED", "REASON"), _limits(limits)),
+        Table("LIMITS", ("NAME", "STATE", "USED", "REASON"), _limits(seen["limits"])),
     ]
     return Frame(line, [table for table in tables if table.rows])
 
 
-def _running(client: Client, task: Json, now: float) -> list[str]:
-    progress = bar(client.status(task["id"])["progress"])
-    return [output.short(task["id"]), output.took(task, now), progress, output.what(task)]
+def _running(task: Json, now: float) -> list[str]:
+    return [output.short(task["id"]), output.took(task, now), bar(task["progress"]), output.what(task)]
 
 
 def _waiting(task: Json) -> list[str]:

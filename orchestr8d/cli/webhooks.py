@@ -11,13 +11,11 @@ from orchestr8d.cli import common, exits, output
 from orchestr8d.clock import SystemClock
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from orchestr8d.client.answers import Json
     from orchestr8d.client.sync import Client
 
-# So many of the newest are looked through for the end of an id.
-CANDIDATES = 1000
 # How long `test` waits for what became of it; a little more than an attempt may take.
 PATIENCE = 20.0
 
@@ -64,9 +62,10 @@ def list_webhooks(as_json: bool) -> None:
         output.print_json({"webhooks": found})
         return
     rows = [
-        [output.short(_id(w)), w["status"], ", ".join(w["events"]), w["user_id"] or "-", w["failures"], w["url"]]
+        [output.short(w["webhook_id"]), w["status"], ", ".join(w["events"]), w["user_id"] or "-", w["failures"],
+         w["url"]]
         for w in found
-    ]
+    ]  # fmt: skip
     output.print_table(("ID", "STATUS", "EVENTS", "USER", "FAILURES", "URL"), rows, "no webhooks")
 
 
@@ -127,8 +126,7 @@ def test(webhook_id: str, as_json: bool) -> None:
         end = clock.monotonic() + PATIENCE
         while sent["status"] == "pending" and clock.monotonic() < end:
             time.sleep(0.05)
-            page = client.delivery_page(CANDIDATES, webhook_id=found)["deliveries"]
-            sent = next((d for d in page if d["delivery_id"] == sent["delivery_id"]), sent)
+            sent = client.delivery(sent["delivery_id"])
     if as_json:
         output.print_json(sent)
     else:
@@ -188,9 +186,8 @@ def redeliver(delivery_ids: tuple[str, ...], status: Any, webhook: str | None, t
         if has_filter:
             count: int = client.redeliver_all(**_query(client, status, webhook, task, since))["count"]
         else:
-            known = client.delivery_page(CANDIDATES)["deliveries"]
-            for typed in delivery_ids:
-                client.redeliver(_one("delivery", typed, [d["delivery_id"] for d in known]))
+            for delivery_id in [_resolve_delivery(client, typed) for typed in delivery_ids]:
+                client.redeliver(delivery_id)
             count = len(delivery_ids)
     if as_json:
         output.print_json({"count": count})
@@ -232,23 +229,17 @@ def _text(value: object) -> object:
 
 def _resolve(client: Client, typed: str) -> str:
     """The webhook that an id, the end of one, or its URL means."""
-    known = client.webhooks()
-    by_url = [_id(w) for w in known if w["url"] == typed]
-    return by_url[0] if len(by_url) == 1 else _one("webhook", typed, [_id(w) for w in known])
-
-
-def _one(what: str, typed: str, ids: Sequence[str]) -> str:
-    text = typed.strip().lower()
-    if common.FULL_ID.fullmatch(text):
-        return text
-    found = [one for one in ids if len(text) >= 6 and one.endswith(text)]
-    if not found:
-        exits.fail(exits.NOT_FOUND, f"there is no {what} whose id ends in {text!r}")
-    if len(found) > 1:
-        exits.fail(exits.USAGE, f"{typed!r} is the end of more than one id; give more of it")
+    if "://" not in typed:
+        return common.whole_id("webhook", typed, lambda _: {w["webhook_id"]: w["url"] for w in client.webhooks()})
+    found: list[str] = [w["webhook_id"] for w in client.webhooks() if w["url"] == typed]
+    if len(found) != 1:
+        many = "there is more than one webhook" if found else "there is no webhook"
+        exits.fail(exits.USAGE if found else exits.NOT_FOUND, f"{many} for {typed}")
     return found[0]
 
 
-def _id(one: Json) -> str:
-    found: str = one["webhook_id"]
-    return found
+def _resolve_delivery(client: Client, typed: str) -> str:
+    def find(tail: str) -> dict[str, str]:
+        return {d["delivery_id"]: f"{d['type']}  {d['url']}" for d in client.delivery_page(common.NEWEST)["deliveries"]}
+
+    return common.whole_id("delivery", typed, find, common.AMONG_NEWEST)

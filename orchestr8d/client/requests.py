@@ -263,6 +263,10 @@ def deliveries(limit: int, cursor: str | None = None, **query: Unpack[DeliveryQu
     return Request("GET", f"{API}/deliveries", _query(**query, limit=limit, cursor=cursor))
 
 
+def delivery(delivery_id: str) -> Request:
+    return Request("GET", f"{API}/deliveries/{_part(delivery_id)}")
+
+
 def redeliver(delivery_id: str) -> Request:
     return _write("POST", f"/deliveries/{_part(delivery_id)}/redeliver", {})
 

@@ -238,6 +238,9 @@ class Verbs(ABC, Generic[One, Many]):
         """One page of deliveries, newest first: `{"deliveries": […], "next_cursor"}`."""
         return self._one(requests.deliveries(limit, cursor, **query))
 
+    def delivery(self, delivery_id: str) -> One:
+        return self._one(requests.delivery(delivery_id))
+
     def redeliver(self, delivery_id: str) -> One:
         """Sends a delivery again; answers with it."""
         return self._one(requests.redeliver(delivery_id))

@@ -20,9 +20,11 @@ _NEVER: Final[tuple[Network, ...]] = tuple(map(ip_network, (
 _LOOPBACK: Final[tuple[Network, ...]] = (ip_network("127.0.0.0/8"), ip_network("::1/128"))
 _PRIVATE: Final[tuple[Network, ...]] = tuple(map(ip_network, (
     "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "fc00::/7",
+    # A site's own NAT64 (RFC 8215): where in it the IPv4 address stands is known to the site only.
+    "64:ff9b:1::/48",
 )))  # fmt: skip
-# What ends in an IPv4 address: mapped, compatible, NAT64 (RFC 6052, and RFC 8215's own range).
-_ENDS_IN_IPV4: Final = tuple(map(IPv6Network, ("::ffff:0:0/96", "::/96", "64:ff9b::/96", "64:ff9b:1::/48")))
+# What ends in an IPv4 address: mapped, compatible, NAT64 (RFC 6052, and the usual one of RFC 8215).
+_ENDS_IN_IPV4: Final = tuple(map(IPv6Network, ("::ffff:0:0/96", "::/96", "64:ff9b::/96", "64:ff9b:1::/96")))
 _6TO4: Final = IPv6Network("2002::/16")
 
 _URL: Final = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://(?P<place>[^/?]*)(?P<rest>.*)")

@@ -20,6 +20,8 @@ MOST_FAILURES: Final = 20
 MOST_FAILING: Final = 5 * 86_400_000
 # Seconds between two probes of a paused one; the last stays.
 PROBES: Final = (60.0, 300.0, 900.0, 3600.0)
+# Secrets that sign at once, however often they are replaced: each adds to a header.
+MOST_SECRETS: Final = 5
 # How long a replaced secret still signs, in milliseconds.
 ROTATION: Final = 24 * 3_600_000
 # Retries to one endpoint under way side by side.
@@ -150,17 +152,17 @@ def _learn(
     since = now if webhook.failing_since is None else webhook.failing_since
     ill = msgspec.structs.replace(webhook, failures=webhook.failures + delivery.fresh, failing_since=since)
     if made.status_code == GONE:
-        reason = "it answered 410: gone"
-        return msgspec.structs.replace(ill, status="disabled", reason=reason, probe_at=None), "disabled"
+        return disabled(ill, "it answered 410: gone"), "disabled"
     if webhook.status == "paused":
         if not _is_probe(webhook, now):
             # It was under way already.
             return ill, None
-        return msgspec.structs.replace(ill, probe_at=now + _probe_wait(ill.probes), probes=ill.probes + 1), None
+        probe_at = now + _probe_wait(ill.probes, made)
+        return msgspec.structs.replace(ill, probe_at=probe_at, probes=ill.probes + 1), None
     if ill.failures < MOST_FAILURES and now - since < MOST_FAILING:
         return ill, None
     why = f"{ill.failures} deliveries failed in a row" if ill.failures >= MOST_FAILURES else "it failed for 5 days"
-    paused = msgspec.structs.replace(ill, status="paused", reason=why, probe_at=now + _probe_wait(0), probes=1)
+    paused = msgspec.structs.replace(ill, status="paused", reason=why, probe_at=now + _probe_wait(0, made), probes=1)
     return paused, "paused"
 
 
@@ -168,8 +170,8 @@ def _is_probe(webhook: Webhook, now: int) -> bool:
     return webhook.status == "paused" and webhook.probe_at is not None and webhook.probe_at <= now
 
 
-def _probe_wait(probes: int) -> int:
-    return round(PROBES[min(probes, len(PROBES) - 1)] * 1000)
+def _probe_wait(probes: int, made: Made) -> int:
+    return round(max(PROBES[min(probes, len(PROBES) - 1)], made.retry_after or 0.0) * 1000)
 
 
 def paused(webhook: Webhook) -> Webhook:
@@ -184,6 +186,23 @@ def activated(webhook: Webhook) -> Webhook:
     )
 
 
+def disabled(webhook: Webhook, reason: str) -> Webhook:
+    """Nothing more is written for it, and what waits is given up."""
+    return msgspec.structs.replace(webhook, status="disabled", reason=reason, probe_at=None)
+
+
+def shifted(webhook: Webhook, ms: int) -> Webhook:
+    """After the wall clock was set by `ms`: its times are of durations."""
+
+    def moved(at: int | None) -> int | None:
+        return None if at is None else at + ms
+
+    return msgspec.structs.replace(
+        webhook, failing_since=moved(webhook.failing_since), probe_at=moved(webhook.probe_at),
+        secrets=[Secret(secret.text, moved(secret.until)) for secret in webhook.secrets],
+    )  # fmt: skip
+
+
 def signing(webhook: Webhook, now: int) -> list[str]:
     """The secrets that sign now, the one that holds first."""
     return [secret.text for secret in webhook.secrets if secret.until is None or secret.until > now]
@@ -193,7 +212,7 @@ def rotated(webhook: Webhook, secret: str, now: int) -> Webhook:
     """A new secret holds; the old one signs beside it for a day."""
     old = [Secret(s.text, now + ROTATION if s.until is None else s.until) for s in webhook.secrets]
     kept = [s for s in old if s.until is not None and s.until > now]
-    return msgspec.structs.replace(webhook, secrets=[Secret(secret), *kept])
+    return msgspec.structs.replace(webhook, secrets=[Secret(secret), *kept][:MOST_SECRETS])
 
 
 def told(delivery: Delivery, made: Made, verdict: Verdict) -> dict[str, object]:

@@ -9,7 +9,7 @@ from typing import Any, Final
 import msgspec
 from msgspec import UNSET
 
-from orchestr8d.core import addresses, patterns
+from orchestr8d.core import addresses, patterns, redact
 from orchestr8d.core.addresses import Allow
 from orchestr8d.core.errors import Fault, did_you_mean
 from orchestr8d.core.model import Result, Spec, Task
@@ -175,18 +175,16 @@ def _templates(asked: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def notice(task: Task, spec: Spec) -> NewNotice:
-    """What a person is told of a task's end."""
+    """What a person is told of a task's end. It leaves the machine: a command line's secrets stay behind."""
     what = spec.title or task.agent or (" ".join(spec.command) if spec.command else task.kind)
+    what = redact.text(what)
     what = what if len(what) <= _SHOWN else f"{what[:_SHOWN]}…"
     error = task.read_error()
-    if task.status == "completed":
-        return NewNotice(
-            user_id=task.user_id, type="task_complete", message=f"{what} is completed", title=what,
-            workflow_id=task.workflow_id, task_id=task.id,
-        )  # fmt: skip
-    why = "" if error is None else f": {error.message or error.kind}"
+    is_done = task.status == "completed"
+    title = f"{what} is completed" if is_done else f"{what} failed"
     return NewNotice(
-        user_id=task.user_id, type="task_failure", message=f"{what} failed{why}", title=what,
+        user_id=task.user_id, type="task_complete" if is_done else "task_failure", title=title,
+        message=title if error is None else f"{title}: {error.message or error.kind}",
         workflow_id=task.workflow_id, task_id=task.id,
     )  # fmt: skip
 

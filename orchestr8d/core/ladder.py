@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import Final
 
@@ -29,6 +30,8 @@ def retry_after(header: str | None, now: int) -> float | None:
         return min(float(text[:12]), LONGEST)
     try:
         date = parsedate_to_datetime(text)
+        # The zone `-0000`, and none, are UTC; a datetime without one would be of this machine's.
+        date = date if date.tzinfo else date.replace(tzinfo=UTC)
         return min(max(0.0, date.timestamp() - now / 1000), LONGEST)
     except (ValueError, OverflowError):
         return None

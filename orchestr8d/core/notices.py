@@ -160,8 +160,8 @@ def routed(new: NewNotice, user: User) -> list[str]:
     """The names of the channels that a notice goes to."""
     if new.type not in user.types:
         return []
-    avoided = _origin(new.not_to) if new.not_to else None
-    return [name for name, url in named(user.channels).items() if avoided is None or _origin(url) != avoided]
+    avoided = origin(new.not_to) if new.not_to else None
+    return [name for name, url in named(user.channels).items() if avoided is None or origin(url) != avoided]
 
 
 def named(channels: Sequence[str]) -> dict[str, str]:
@@ -294,16 +294,21 @@ def channel_name(url: str) -> str:
 
 def without_secrets(text: str, url: str) -> str:
     """What a channel answered, fit to be kept and shown: some of them repeat what they were given."""
-    parts = urlsplit(url) if url not in WORDS else None
-    secrets = [] if parts is None else [url, parts.netloc, parts.password or "", parts.query]
-    for secret in sorted(filter(None, secrets), key=len, reverse=True):
-        if secret != (parts and parts.hostname):
+    if url not in WORDS:
+        parts = urlsplit(url)
+        user, at, host = parts.netloc.rpartition("@")
+        password = parts.password or ""
+        secrets = [url, user + at, password, unquote(password), parts.query]
+        if scheme(url) not in ("mailto", "http", "https"):
+            secrets += [part for part in (host, *parts.path.split("/")) if len(part) > 3]
+        for secret in sorted(filter(None, secrets), key=len, reverse=True):
             text = text.replace(secret, HIDDEN)
     return one_line(redact.text(text), 500)
 
 
-def _origin(url: str) -> str | None:
+def origin(channel: str) -> str | None:
+    """Where an http(s) channel leads to, by its URL or its name."""
     try:
-        return addresses.place(url).origin
+        return addresses.place(channel.partition(" ")[0]).origin
     except ValueError:
         return None

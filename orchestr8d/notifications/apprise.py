@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from types import ModuleType
 
 from orchestr8d.core import notices
@@ -32,5 +33,7 @@ def _apprise() -> ModuleType:
         import apprise
     except ImportError:
         raise Undelivered("this channel needs the extra: pip install 'orchestr8d[notify]'", final=True) from None
+    # What it says of a URL that it cannot read has the URL's tokens in it.
+    logging.getLogger("apprise").propagate = False
     found: ModuleType = apprise
     return found

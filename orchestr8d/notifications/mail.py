@@ -52,11 +52,16 @@ def compose(where: Mail, notice: Notice) -> EmailMessage:
 
 def _deliver(where: Mail, message: EmailMessage, opened: list[smtplib.SMTP]) -> None:
     try:
-        with _connect(where) as smtp:
-            opened.append(smtp)
+        smtp = _connect(where)
+        opened.append(smtp)
+        try:
             if where.user is not None:
                 smtp.login(where.user, where.password or "")
             smtp.send_message(message)
+        finally:
+            # A mail that was taken is, however the talk ends.
+            with contextlib.suppress(smtplib.SMTPException, OSError):
+                smtp.quit()
     except smtplib.SMTPResponseException as e:
         said = e.smtp_error.decode(errors="replace") if isinstance(e.smtp_error, bytes) else str(e.smtp_error)
         raise Undelivered(f"the mail server answers {e.smtp_code}: {said}") from e

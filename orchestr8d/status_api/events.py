@@ -27,7 +27,7 @@ KEEP_ALIVE: Final = 15.0
 PATIENCE: Final = 10.0
 PIECE: Final = 64 * 1024
 BATCH: Final = 500
-# After each batch a stream rests for so many seconds, so that many small commits cost it one read.
+# After each look that found the log longer a stream rests for so many seconds: many small commits cost it one.
 REST: Final = 0.02
 _SSE: Final = "text/event-stream"
 _NUMBER: Final = re.compile(r"[0-9]{1,18}")
@@ -121,19 +121,23 @@ class _Stream:
                     return
                 await self._alive(position)
                 due = services.clock.monotonic() + KEEP_ALIVE
-            ready = services.bus.next()  # asked for before reading, so that nothing is missed
+            ready = self._next()  # asked for before reading, so that nothing is missed
             try:
                 found, read_to = await services.store.events(self._wanted, position, BATCH)
                 if found:
                     await self._send(found)
                 if read_to > position:
                     position = read_to
-                    if found:
-                        await asyncio.sleep(REST)
+                    await asyncio.sleep(REST)
                     continue
                 await services.waits.until(ready, due - services.clock.monotonic())
             finally:
                 ready.cancel()
+
+    def _next(self) -> asyncio.Future[None]:
+        """Done when there may be more; of one task, what happens to others wakes nobody."""
+        about = self._wanted.task_id
+        return self._services.bus.next() if about is None else self._services.bus.next_of(about)
 
     def _may_go_on(self) -> bool:
         try:

@@ -133,7 +133,8 @@ class Gate:
         if caller.task_id is not None:
             own = route.inside == "own" and request.match_info.get("id") == caller.task_id
             if not own and route.inside != "any":
-                raise Problem("forbidden", "a task's own token may read that task and report its progress only")
+                may = "read that task, report its progress and notify its user"
+                raise Problem("forbidden", f"a task's own token may {may}")
         elif _LEVEL[caller.scope] < _LEVEL[route.scope or "read"]:
             raise Problem("forbidden", f"this needs a token of scope {route.scope!r}; this one's is {caller.scope!r}")
 

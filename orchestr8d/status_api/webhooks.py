@@ -59,8 +59,8 @@ class WebhookPatch(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class Webhook(msgspec.Struct):
-    """A webhook. `reason` says why it is not active; `failures` are deliveries that failed in a row; values of headers
-    that look like secrets are hidden."""
+    """A webhook. `reason` says why it is not active; `failures` are deliveries that failed in a row. Of headers the
+    values that look like secrets are hidden, and all of them but for `admin`."""
 
     webhook_id: str
     url: str
@@ -93,10 +93,11 @@ class NewSecret(msgspec.Struct):
     secret: str
 
 
-def _view(row: Row) -> Webhook:
+def _view(row: Row, caller: Caller) -> Webhook:
     created = iso(row.created_at)
     assert created is not None
-    headers = {name: str(redact.value(name, value)) for name, value in row.headers.items()}
+    is_admin = caller.scope == "admin"
+    headers = {n: str(redact.value(n, value)) if is_admin else redact.HIDDEN for n, value in row.headers.items()}
     return Webhook(
         row.id, row.url, row.events, row.user_id, headers, row.status, row.reason, created, row.failures,
         iso(row.failing_since), iso(row.probe_at),
@@ -133,6 +134,8 @@ def _check_header(name: str, value: str) -> list[Fault]:
         return [Fault(f"headers.{name}", "not a name for a header")]
     if name.lower() in _OURS:
         return [Fault(f"headers.{name}", "is set by the daemon")]
+    if value == redact.HIDDEN:
+        return [Fault(f"headers.{name}", "is what is shown in place of a value: give the value")]
     if not _VALUE.fullmatch(value):
         return [Fault(f"headers.{name}", "expected one line of visible ASCII characters")]
     return []
@@ -175,11 +178,11 @@ async def index(services: Services, call: Call) -> web.Response:
     user_id = call.caller.user_id
     found = [row for row in await services.store.webhooks() if user_id in (None, row.user_id)]
     shown, more = cursors.page("webhooks", found, lambda row: row.id, call.query, newest_first=True)
-    return respond.json(Webhooks([_view(row) for row in shown], more))
+    return respond.json(Webhooks([_view(row, call.caller) for row in shown], more))
 
 
 async def show(services: Services, call: Call) -> web.Response:
-    return respond.json(_view(await _own(services, call)))
+    return respond.json(_view(await _own(services, call), call.caller))
 
 
 async def patch(services: Services, call: Call) -> web.Response:
@@ -190,12 +193,12 @@ async def patch(services: Services, call: Call) -> web.Response:
     if "user_id" in given:
         _check_user(call.caller, given["user_id"])
     changed = await services.store.change_webhook(call.path("id"), lambda row: msgspec.structs.replace(row, **given))
-    return respond.json(_view(changed))
+    return respond.json(_view(changed, call.caller))
 
 
 async def remove(services: Services, call: Call) -> web.Response:
     await _own(services, call)
-    return respond.json(_view(await services.store.remove_webhook(call.path("id"))))
+    return respond.json(_view(await services.store.remove_webhook(call.path("id")), call.caller))
 
 
 async def rotate_secret(services: Services, call: Call) -> web.Response:
@@ -213,12 +216,14 @@ async def test(services: Services, call: Call) -> web.Response:
 
 async def pause(services: Services, call: Call) -> web.Response:
     await _own(services, call)
-    return respond.json(_view(await services.store.change_webhook(call.path("id"), delivery.paused)))
+    held = await services.store.change_webhook(call.path("id"), delivery.paused)
+    return respond.json(_view(held, call.caller))
 
 
 async def resume(services: Services, call: Call) -> web.Response:
     await _own(services, call)
-    return respond.json(_view(await services.store.change_webhook(call.path("id"), delivery.activated)))
+    active = await services.store.change_webhook(call.path("id"), delivery.activated)
+    return respond.json(_view(active, call.caller))
 
 
 _ONE = "/api/v1/webhooks/{id}"

@@ -161,6 +161,7 @@ class Retention(msgspec.Struct, frozen=True):
 
     tasks: dict[str, float | None] = {}
     events: float | None = None
+    deliveries: float | None = None
 
 
 class Expired(msgspec.Struct):
@@ -359,9 +360,10 @@ class Store(Protocol):
 
     async def remove_webhook(self, webhook_id: str) -> Webhook: ...
     async def test_webhook(self, webhook_id: str) -> WebhookDelivery: ...
-    async def due_deliveries(self, busy: Mapping[str, Busy], most: int) -> DueDeliveries:
-        """Up to `most` that may be sent now: of each endpoint one for the first time, in the order of the log, and some
-        retries. `busy`, by endpoint, are left out and counted."""
+    async def due_deliveries(self, busy: Mapping[str, Busy], most: int, after: str = "") -> DueDeliveries:
+        """What may be sent now: of each endpoint one for the first time, in the order of the log, and some retries.
+        `busy`, by endpoint, are left out and counted. Endpoints come in a ring, from the one behind `after`, until
+        there are `most`; the last one's may be a few more."""
         ...
 
     async def delivery_done(self, delivery: WebhookDelivery, made: Made) -> WebhookDelivery:

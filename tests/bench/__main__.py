@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from tests.bench import growth, hooks, idle, latency, runs, starts, submits
+from tests.bench import growth, hooks, idle, latency, runs, starts, submits, webhooks
 from tests.bench.lines import HEADING, Line
 from tests.bench.setting import FULL, QUICK, Setting, setting
 
@@ -19,6 +19,7 @@ BENCHES: dict[str, Callable[[Setting], list[Line]]] = {
     "spooler": runs.spooler,
     "latency": latency.latency,
     "hooks": hooks.hooks,
+    "webhooks": webhooks.webhooks,
     "growth": growth.growth,
     "restart": starts.restart,
     "idle": idle.idle,

@@ -40,7 +40,10 @@ def test_notify_list_show_and_acknowledge(box: Box) -> None:
     assert [n["notification_id"] for n in order] == [third, second["notification_id"], first]
     assert [bool(n["acked_at"]) for n in order] == [False, True, True]
     assert third[-8:] in box.out("notifications", "--unread", "--user", "cli")
-    assert box.out("notifications", "ack", "--all", "--user", "cli") == "acknowledged 1"
+    assert json.loads(box.out("notifications", "ack", third[-8:], "--json"))["acked_at"]
+    box.out("notify", "four", "--user", "cli")
+    assert json.loads(box.out("notifications", "ack", "--all", "--user", "cli", "--json")) == {"count": 1}
+    assert box.out("notifications", "ack", "--all", "--user", "cli") == "acknowledged 0"
     assert "no notifications" not in box.out("notifications", "--user", "cli")
 
 
@@ -55,7 +58,7 @@ def test_show_says_what_became_of_each_channel(box: Box) -> None:
 
 
 def test_what_is_wrong_is_said(box: Box) -> None:
-    assert "none of the last" in box.run("notifications", "ack", "ffffff", code=4).stderr
+    assert "among the last 1000" in box.run("notifications", "ack", "ffffff", code=4).stderr
     assert "is no id" in box.run("notifications", "ack", "x", code=2).stderr
     assert "--all" in box.run("notifications", "ack", code=2).stderr
     assert "Invalid value for '--type'" in box.run("notify", "x", "--type", "news", code=2).stderr

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import json
 import os
 import pty
 import select
@@ -59,6 +60,10 @@ def test_one_frame_for_a_pipe(box: Box) -> None:
     assert ["held", "paused", "1", "-", "1", "0"] in lines
     assert ["LIMITS"] in lines
     assert "\x1b" not in frame
+    seen = json.loads(box.out("top", "--json"))
+    assert seen.keys() == {"executors", "running", "waiting", "queues", "limits"}
+    assert held in [task["id"] for task in seen["waiting"]]
+    assert next(task["progress"]["percent"] for task in seen["running"] if task["id"] == running) is None
     box.out("cancel", running, held)
 
 

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import socket
+import time
 
 import pytest
 
@@ -105,6 +106,27 @@ async def test_filters(api, listen):
     await listen("?type=" + ",".join(["*"] * 500))
     # Families of capabilities that are still to come are known already.
     await listen("?type=workflow.*,webhook.dead,notification.created,alert.*,schedule.fired")
+
+
+@pytest.mark.parametrize("what", ["task", "type"])
+async def test_what_is_filtered_out_costs_little(api, listen, monkeypatch, what):
+    """Many streams that wait for a few events leave the readers to others, however many commits there are."""
+    task_id = await api.submit()
+    reader = await listen(f"?task_id={task_id}" if what == "task" else "?type=task.cancelled")
+    looks, read = [], api.services.store.events
+
+    async def counted(*args):
+        looks.append(args)
+        return await read(*args)
+
+    monkeypatch.setattr(module, "REST", 0.2)
+    monkeypatch.setattr(api.services.store, "events", counted)
+    began = time.monotonic()
+    for _ in range(100):
+        await api.submit()
+    await api.call("POST", f"/api/v1/tasks/{task_id}/cancel")
+    assert [e["type"] for e in await reader.take(1)] == ["task.cancelled"]
+    assert len(looks) < 6 + 2 * (time.monotonic() - began) / module.REST
 
 
 async def test_a_pruned_position_begins_with_a_gap(api, listen):

@@ -52,6 +52,15 @@ async def test_the_life_of_a_webhook(api):
         assert (await api.call(method, f"{one}{path}", {} if method == "PATCH" else None))[0] == 404
 
 
+async def test_headers_are_for_admins(api):
+    """Whatever they are called, they are there to let the daemon in."""
+    one = f"{HOOKS}/{await add(api, headers={'X-Door': 'open'})}"
+    reader = {"Authorization": f"Bearer {await api.make_token(scope='read')}"}
+    assert (await api.call("GET", one))[1]["headers"] == {"X-Door": "open"}
+    assert (await api.call("GET", one, headers=reader))[1]["headers"] == {"X-Door": "[redacted]"}
+    assert (await api.call("GET", HOOKS, headers=reader))[1]["webhooks"][0]["headers"] == {"X-Door": "[redacted]"}
+
+
 async def test_a_secret_of_ones_own_and_a_repeated_request(api):
     secret = signature.make_secret(b"z" * 24)
     body = {"url": URL, "events": ["task.failed"], "secret": secret}
@@ -71,7 +80,8 @@ async def test_a_secret_of_ones_own_and_a_repeated_request(api):
         ({"events": []}, "events"), ({"events": ["task.done"]}, "events[0]"), ({"events": ["nothing.*"]}, "events[0]"),
         ({"secret": "hunter2"}, "secret"), ({"headers": {"a b": "c"}}, "headers.a b"),
         ({"headers": {"A": "b\r\nC: d"}}, "headers.A"), ({"headers": {"Host": "a"}}, "headers.Host"),
-        ({"headers": {"webhook-id": "a"}}, "headers.webhook-id"), ({"nothing": 1}, "nothing"),
+        ({"headers": {"webhook-id": "a"}}, "headers.webhook-id"), ({"headers": {"A": "[redacted]"}}, "headers.A"),
+        ({"nothing": 1}, "nothing"),
     ],
 )  # fmt: skip
 async def test_what_is_wrong_is_named(api, change, path):

@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from orchestr8d.clock import FakeClock
 from orchestr8d.core import delivery as rules
@@ -16,6 +17,7 @@ from orchestr8d.core.model import Error
 from orchestr8d.core.outcome import Outcome
 from orchestr8d.core.payload import LARGEST
 from orchestr8d.store import Busy, DeliveryFilter, Limits, Retention, Sending, Store
+from orchestr8d.store.sqlite import webhooks
 from tests.store.conftest import Make
 from tests.store.helpers import DAY, Hand
 
@@ -142,6 +144,18 @@ async def test_callbacks_of_one_place_are_one_endpoint(store: Store, hand: Hand)
         await hand.finished(callback_url=url)
     assert [d.endpoint for d in await rows(store)] == ["http://h:80", "http://h:80", "http://h:81", "https://h:443"]
     assert [s.delivery.url for s in await due(store)] == ["http://h/1", "http://h:81/3", "https://h/4"]
+
+
+async def test_endpoints_get_their_turn_in_a_ring(store: Store, hand: Hand) -> None:
+    for host in ("a", "b", "c") * 2:
+        await hand.finished(callback_url=f"http://{host}/")
+    served, last = [], ""
+    for _ in range(6):
+        [sending] = (await store.due_deliveries({}, 1, last)).found
+        last = sending.delivery.endpoint
+        served.append(last)
+        await store.delivery_done(sending.delivery, GOOD)
+    assert served == ["http://a:80", "http://b:80", "http://c:80"] * 2
 
 
 async def test_the_ladder(store: Store, hand: Hand, clock: FakeClock) -> None:
@@ -271,26 +285,94 @@ async def test_five_days_of_nothing_but_failures(store: Store, hand: Hand, clock
     [probe] = await due(store)
     assert await due(store, {row.id: Busy({probe.delivery.id}, probe.delivery.fresh)}) == []
     await store.delivery_done(probe.delivery, bad())
+    clock.advance(rules.PROBES[1] - 1)
     assert await due(store) == []
-    clock.advance(rules.PROBES[1])
+    clock.advance(1)
+    # What the other end asks for is a minimum here too.
+    await store.delivery_done((await due(store))[0].delivery, bad(503, retry_after=7200.0))
+    clock.advance(rules.PROBES[2])
+    assert await due(store) == []
+    clock.advance(7200)
     await store.delivery_done((await due(store))[0].delivery, GOOD)
     assert (await store.webhook(row.id)).status == "active"
 
 
 async def test_a_new_url_gets_what_waits(store: Store, hand: Hand, clock: FakeClock) -> None:
-    import msgspec
-
     row = await subscribe(store, clock)
     await hand.finished()
-    await store.change_webhook(row.id, lambda w: msgspec.structs.replace(w, url="http://b/"))
-    assert (await only(store)).url == "http://b/"
+    await store.change_webhook(row.id, lambda w: structs.replace(w, url="http://b/"))
+    assert (await store.delivery_done(await only(store), GOOD)).url == "http://b/"
+    assert [d.url for d in await rows(store)] == ["http://b/"]
 
 
-async def test_those_that_are_done_go_with_the_log(store: Store, hand: Hand, clock: FakeClock) -> None:
-    await subscribe(store, clock)
+async def test_what_is_paused_for_too_long_is_disabled(
+    store: Store, hand: Hand, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing waits for ever: a subscription that nobody resumes would fill the disk."""
+    monkeypatch.setattr(webhooks, "STEP", 2)
+    row = await subscribe(store, clock)
+    other = await subscribe(store, clock, "notification.*", url="http://b/")
+    await store.change_webhook(row.id, rules.paused)
+    for _ in range(5):
+        await hand.finished(callback_url="http://c/")
+    clock.advance(DAY)
+    while await store.prune_log(Retention(deliveries=2 * DAY)):
+        pass
+    assert (await store.webhook(row.id)).status == "paused"
+    clock.advance(DAY + 1)
+    while await store.prune_log(Retention(deliveries=2 * DAY)):
+        pass
+    behind = await store.webhook(row.id)
+    assert (behind.status, behind.reason) == ("disabled", "it was paused for longer than deliveries are kept")
+    assert {d.status for d in await rows(store, webhook_id=row.id)} == {"dead"}
+    # Told once, but not to itself. What is not paused waits for its turn.
+    assert [d.type for d in await rows(store, webhook_id=other.id)] == ["notification.created"]
+    assert {s.delivery.endpoint for s in await due(store)} == {"http://c:80", other.id}
     await hand.finished()
+    assert len(await rows(store, webhook_id=row.id)) == 5
+
+
+async def test_what_is_left_of_one_that_is_gone_is_not_sent(
+    store: Store, hand: Hand, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is given up in steps; a crash between them leaves some."""
+    row = await subscribe(store, clock)
+    for _ in range(3):
+        await hand.finished()
+    monkeypatch.setattr(webhooks, "give_up", lambda *_: False)
+    await store.remove_webhook(row.id)
+    assert await statuses(store) == ["pending"] * 3 and await due(store) == []
+    monkeypatch.undo()
+    await store.prune_log(Retention())
+    assert await statuses(store) == ["dead"] * 3
+
+
+async def test_a_clock_that_is_set_moves_the_times_of_a_subscription(
+    store: Store, hand: Hand, clock: FakeClock
+) -> None:
+    now = clock.now()
+    row = await subscribe(store, clock, failing_since=now, failures=1)
+    await store.change_webhook(row.id, lambda w: rules.rotated(w, "whsec_" + "B" * 32, now))
+    clock.step(6 * DAY)
     await hand.finished()
+    await store.delivery_done(await only(store), bad())
+    after = await store.webhook(row.id)
+    assert (after.status, after.failing_since) == ("active", now + 6 * DAY * 1000)
+    assert len(rules.signing(after, clock.now())) == 2
+
+
+async def test_however_often_a_secret_is_replaced(store: Store, clock: FakeClock) -> None:
+    row = await subscribe(store, clock)
+    for n in range(9):
+        row = rules.rotated(row, f"whsec_{n}", clock.now())
+    assert rules.signing(row, clock.now()) == ["whsec_8", "whsec_7", "whsec_6", "whsec_5", "whsec_4"]
+    assert rules.signing(row, clock.now() + rules.ROTATION) == ["whsec_8"]
+
+
+async def test_those_that_are_done_go_after_their_keep(store: Store, hand: Hand, clock: FakeClock) -> None:
+    await hand.finished(callback_url="http://a/")
+    await hand.finished(callback_url="http://b/")
     await store.delivery_done((await due(store))[0].delivery, GOOD)
     clock.advance(2 * DAY)
-    await store.prune_log(Retention(events=DAY))
+    await store.prune_log(Retention(deliveries=DAY))
     assert await statuses(store) == ["pending"]

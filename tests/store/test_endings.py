@@ -8,7 +8,8 @@ import pytest
 from orchestr8d.core.errors import Problem
 from orchestr8d.core.model import NewTask, Spec, Task
 from orchestr8d.core.outcome import Outcome
-from orchestr8d.store import Retention
+from orchestr8d.events import Bus
+from orchestr8d.store import NoticeFilter, Retention
 from tests.store.conftest import LIMITS, Make
 from tests.store.helpers import DAY, Hand, agent, ids, new
 
@@ -39,6 +40,26 @@ async def test_who_is_told_of_an_end(hand: Hand, said: list[object], outcome: st
     task = await hand.finished(outcome=outcome, on_completion=said)
     assert await told(hand) == [(kind, task.id) for kind in expected]
     assert await hand.store.followups(0, 10) == []
+
+
+async def test_what_is_told_of_an_end_has_no_secrets(hand: Hand) -> None:
+    command = ["curl", "-H", "Authorization: Bearer abcdefgh", "https://me:hunter2@a.org/"]
+    await hand.end(await hand.start(await hand.add(*command, max_retries=0)), "exit")
+    [notice] = await hand.store.notices(NoticeFilter(), 10, None)
+    assert notice.title == "curl -H Authorization: Bearer [redacted] https://me:[redacted]@a.org/ failed"
+    assert notice.message.startswith(f"{notice.title}: ")
+
+
+async def test_only_what_there_is_to_do_is_hinted(hand: Hand, bus: Bus) -> None:
+    hints: list[str] = []
+    bus.observe_work("followups", lambda: hints.append("followup"))
+    bus.observe_work("notices", lambda: hints.append("notice"))
+    await hand.finished()
+    assert hints == []
+    await hand.finished(on_completion=[NEXT])
+    assert hints == ["followup"]
+    await hand.finished(outcome="not_found", on_completion=[NEXT])
+    assert hints == ["followup", "notice"]
 
 
 async def test_a_retry_is_no_end(hand: Hand, *, seconds: float = 5) -> None:

@@ -8,10 +8,13 @@ import msgspec
 import pytest
 
 from orchestr8d.clock import FakeClock
+from orchestr8d.core.delivery import Made, Secret, Webhook
 from orchestr8d.core.errors import Problem
+from orchestr8d.core.ids import uuid7
+from orchestr8d.core.model import Error
 from orchestr8d.core.notices import NewNotice, Quiet, User
 from orchestr8d.events import Bus
-from orchestr8d.store import DueNotice, NoticeFilter, Retention, Store, Told
+from orchestr8d.store import DeliveryFilter, DueNotice, NoticeFilter, Retention, Store, Told
 from tests.store.conftest import LIMITS
 from tests.store.helpers import Hand, agent, once, refused
 
@@ -121,6 +124,26 @@ async def test_a_dead_one_raises_an_alert_and_no_notice(store: Store, hand: Hand
     assert len(await store.notices(NoticeFilter(), 10, None)) == 1
     assert (await store.notice(notice_id))[0].delivered_at is None
     assert await store.due_notices((), 100) == ([], None)
+
+
+async def test_a_dead_channel_and_a_dead_webhook_do_not_feed_each_other(
+    store: Store, hand: Hand, clock: FakeClock
+) -> None:
+    """The subscription hears that the notice did not get through; that it did not hear it is told nobody."""
+    store.limits = msgspec.structs.replace(store.limits, ladder=(), users={"ann": User(("http://a:1/x",))})
+    for url in ("http://b/", "http://a:1/y"):
+        secret = [Secret("whsec_" + "A" * 32)]
+        row = Webhook(uuid7(clock.now()), url, ["alert.*"], None, {}, secret, "active", None, clock.now())
+        await store.add_webhook(row, b"")
+    await notify(store)
+    [one] = await due(store)
+    await store.told([Told(one, "dead", error="gone")])
+    [sending] = (await store.due_deliveries({}, 10, "")).found
+    assert sending.delivery.url == "http://b/"
+    await store.delivery_done(sending.delivery, Made(0, 500, Error("status", "no")))
+    assert [d.status for d in await store.deliveries(DeliveryFilter(), 10, None)] == ["dead"]
+    assert len(await store.notices(NoticeFilter(), 10, None)) == 1
+    assert (await hand.events())[-1].type == "alert.raised"
 
 
 async def test_busy_channels_do_not_hide_others(store: Store) -> None:

@@ -9,7 +9,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -25,12 +25,14 @@ LADDER = '[webhooks]\nladder = ["1s", "1s", "2s", "2s", "5s"]\n[executor]\nconcu
 
 
 class Receiver(ThreadingHTTPServer):
-    """Keeps what it gets, in its order; takes `pause` seconds for each."""
+    """Keeps what it gets, in its order; takes `pause` seconds for each, and answers none while it is not `open`."""
 
     daemon_threads = True
 
     def __init__(self, pause: float = 0.0) -> None:
         self.pause = pause
+        self.open = threading.Event()
+        self.open.set()
         self.got: list[tuple[dict[str, str], bytes]] = []
         super().__init__(("127.0.0.1", 0), _Handler)
         threading.Thread(target=self.serve_forever, daemon=True).start()
@@ -48,8 +50,11 @@ class _Handler(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers["Content-Length"]))
         time.sleep(self.server.pause)
         self.server.got.append(({name.lower(): value for name, value in self.headers.items()}, body))
-        self.send_response(204)
-        self.end_headers()
+        self.server.open.wait()
+        # Whoever asked may be dead by now.
+        with suppress(OSError):
+            self.send_response(204)
+            self.end_headers()
 
     def log_message(self, *_: Any) -> None:
         pass
@@ -112,6 +117,56 @@ def test_nothing_is_lost(make_daemon: Callable[..., Daemon], good: Receiver, slo
     assert sorted(told) == sorted(tasks)
     # First attempts go in the order of the log.
     assert told == in_log_order(daemon, "task.completed")
+
+
+def test_killed_while_the_answer_is_awaited(make_daemon: Callable[..., Daemon], good: Receiver) -> None:
+    """The receiver has read it all; nobody recorded that. It comes again as it was, and what waited behind it comes."""
+    daemon = make_daemon(LADDER).start()
+    secret = subscribe(daemon, good.url)
+    good.open.clear()
+    # A callback has an endpoint of its own.
+    first = daemon.submit("/bin/true", cwd="/", options={"callback_url": good.url})
+    until(lambda: len(good.got) == 2)
+    second = daemon.submit("/bin/true", cwd="/")
+    daemon.wait(second)
+    daemon.kill()
+    before = {headers["webhook-id"]: body for headers, body in good.got}
+    assert len(before) == 2
+    good.open.set()
+    daemon.start()
+    until(lambda: len(good.got) == 5)
+    after = {headers["webhook-id"]: body for headers, body in good.got[2:]}
+    assert len(after) == 3 and before.items() <= after.items()
+    assert sorted(json.loads(body)["task_id"] for body in after.values()) == sorted([first, first, second])
+    own = (daemon.state / "webhook-secret").read_text().strip()
+    for headers, body in good.got:
+        Verifier(secret if is_for_subscription(daemon, headers) else own).verify(body, headers)
+    until(lambda: {d["status"] for d in deliveries(daemon)} == {"delivered"})
+    # Once it is recorded it is over.
+    daemon.kill()
+    daemon.start()
+    third = daemon.submit("/bin/true", cwd="/", options={"callback_url": good.url})
+    until(lambda: len(good.got) >= 7)
+    assert [json.loads(body)["task_id"] for _, body in good.got[5:]] == [third, third]
+    assert {len(d["attempts"]) for d in deliveries(daemon) if d["task_id"] != third} == {1}
+
+
+def deliveries(daemon: Daemon) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = daemon.request("GET", "/api/v1/deliveries")[1]["deliveries"]
+    return found
+
+
+def is_for_subscription(daemon: Daemon, headers: dict[str, str]) -> bool:
+    status, one = daemon.request("GET", f"/api/v1/deliveries/{headers['webhook-id']}")
+    assert status == 200
+    return one["webhook_id"] is not None
+
+
+def until(fact: Callable[[], bool]) -> None:
+    end = time.monotonic() + 60
+    while not fact():
+        assert time.monotonic() < end
+        time.sleep(0.01)
 
 
 def in_log_order(daemon: Daemon, type_: str) -> list[str]:

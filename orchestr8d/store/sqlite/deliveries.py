@@ -18,11 +18,15 @@ if TYPE_CHECKING:
 
     from orchestr8d.store.sqlite.transaction import Tx
 
+# Tests of a subscription go to an endpoint of their own, which begins so: they wait for nothing.
+TESTS = "test:"
 _JSON = msgspec.json.Encoder()
 _INSERT = (
-    "INSERT OR IGNORE INTO deliveries (id, endpoint, webhook_id, url, method, event_id, place, type, task_id, user_id, "
+    "INSERT INTO deliveries (id, endpoint, webhook_id, url, method, event_id, place, type, task_id, user_id, "
     "quiet, status, fresh, tries, retry_count, next_at, created_at, attempts, body) "
-    "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'pending', ?, 0, 0, ?, ?, '[]', ?)"
+    "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'pending', ?, 0, 0, ?, ?, '[]', ?) "
+    # Two actions of a task may name one URL.
+    "ON CONFLICT (event_id, endpoint, url) WHERE event_id IS NOT NULL DO NOTHING"
 )
 
 
@@ -102,7 +106,7 @@ def test(tx: Tx, webhook: Webhook) -> str:
     """A delivery that only tries the subscription: it waits for nothing, and is no event of the log."""
     event = Event(tx.numbers[1], TEST, tx.now, None, None, webhook.user_id, msgspec.Raw(b'{"test":true}'))
     body = _body(tx, event)
-    return _add(tx, event, body, f"test:{webhook.id}", webhook.id, webhook.url, "POST", 1)
+    return _add(tx, event, body, TESTS + webhook.id, webhook.id, webhook.url, "POST", 1)
 
 
 def _body(tx: Tx, event: Event) -> bytes:
@@ -132,5 +136,5 @@ def _add(
             event.task_id, event.user_id or "local", quiet, 1, tx.now, tx.now, body,
         ),
     )  # fmt: skip
-    tx.has_deliveries = True
+    tx.work.add("deliveries")
     return delivery_id

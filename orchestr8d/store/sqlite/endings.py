@@ -49,6 +49,7 @@ def _mark(tx: Tx, task: Task, spec: Spec, position: int, asked: dict[str, Any]) 
         "INSERT INTO followups (task_id, position, spec) VALUES (?, ?, ?)",
         (task.id, position, msgspec.json.encode(asked).decode()),
     )
+    tx.work.add("followups")
 
 
 def due(db: sqlite3.Connection, after: int, limit: int) -> list[Followup]:

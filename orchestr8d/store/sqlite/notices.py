@@ -13,6 +13,7 @@ from orchestr8d.core.errors import Problem
 from orchestr8d.core.ids import uuid7
 from orchestr8d.core.notices import NOBODY_SPECIAL, Delivery, NewNotice, Notice
 from orchestr8d.store import DueNotice, NoticeFilter, Told
+from orchestr8d.store.sqlite.deliveries import Failed
 from orchestr8d.store.sqlite.transaction import Tx
 
 _JSON = msgspec.json.Encoder()
@@ -41,6 +42,7 @@ def notify(tx: Tx, new: NewNotice) -> str:
             for position, name in enumerate(notices.routed(new, user))
         ],
     )
+    tx.work.add("notices")
     tx.tell("notification.created", notices.shown(notice), about=(notice.task_id, notice.workflow_id, notice.user_id))
     return notice.id
 
@@ -142,11 +144,13 @@ def told(tx: Tx, results: Sequence[Told]) -> None:
 
 
 def _bury(tx: Tx, said: Told) -> None:
-    """Tells of a notice that did not get through: in the log and by an event, not by another notice."""
+    """Tells of a notice that did not get through: in the log and by an event, not by another notice. What becomes of
+    the event's own deliveries is told nobody: a dead channel and a dead webhook would tell of each other for ever."""
     notice = said.due.notice
     lost = {"notification_id": notice.id, "channel": said.due.channel, "reason": said.error}
     about = notice.task_id, notice.workflow_id, notice.user_id
     tx.tell("alert.raised", {"alert": "notification_dead", **lost}, about=about)
+    tx.tells_of[tx.numbers[1]] = Failed(notices.origin(said.due.channel) or "", None, said.due.channel)
     tx.warnings.append(("a notification could not be delivered", {"user_id": notice.user_id, **lost}))
 
 
@@ -155,6 +159,7 @@ def recheck_held(tx: Tx) -> None:
     tx.db.execute(
         f"UPDATE notice_channels SET next_at = ? WHERE status = 'held' AND (notice, position) IN ({held})", (tx.now,)
     )
+    tx.work.add("notices")
 
 
 def shift(tx: Tx, ms: int) -> None:

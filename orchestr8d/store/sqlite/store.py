@@ -14,8 +14,8 @@ import aiosqlite
 from orchestr8d.clock import Clock
 from orchestr8d.core import steering
 from orchestr8d.core.admission import Facts
+from orchestr8d.core.delivery import GONE, Made, Webhook
 from orchestr8d.core.delivery import Delivery as WebhookDelivery
-from orchestr8d.core.delivery import Made, Webhook
 from orchestr8d.core.errors import Problem, did_you_mean
 from orchestr8d.core.model import (
     Attempt,
@@ -402,17 +402,27 @@ class SqliteStore:
         return await self._writer.do(lambda tx: webhooks.change(tx, webhook_id, decide))
 
     async def remove_webhook(self, webhook_id: str) -> Webhook:
-        return await self._writer.do(lambda tx: webhooks.remove(tx, webhook_id))
+        gone = await self._writer.do(lambda tx: webhooks.remove(tx, webhook_id))
+        await self._give_up(webhook_id)
+        return gone
+
+    async def _give_up(self, webhook_id: str) -> None:
+        """What waits for a subscription that is gone or disabled. What a crash leaves is found by `prune_log`."""
+        while await self._writer.do(lambda tx: webhooks.give_up(tx, webhook_id)):
+            pass
 
     async def test_webhook(self, webhook_id: str) -> WebhookDelivery:
         return await self._writer.do(lambda tx: webhooks.test(tx, webhook_id))
 
-    async def due_deliveries(self, busy: Mapping[str, Busy], most: int) -> DueDeliveries:
-        return await self._read(sending.due, busy, self._clock.now(), most)
+    async def due_deliveries(self, busy: Mapping[str, Busy], most: int, after: str = "") -> DueDeliveries:
+        return await self._read(sending.due, busy, self._clock.now(), most, after)
 
     async def delivery_done(self, delivery: WebhookDelivery, made: Made) -> WebhookDelivery:
         draw = random.random()  # noqa: S311 (spreads retries out, no secret)
-        return await self._writer.do(lambda tx: sending.done(tx, delivery, made, self._limits, draw))
+        after = await self._writer.do(lambda tx: sending.done(tx, delivery, made, self._limits, draw))
+        if after.webhook_id is not None and made.status_code == GONE:
+            await self._give_up(after.webhook_id)
+        return after
 
     async def delivery(self, delivery_id: str) -> WebhookDelivery:
         return await self._read(webhooks.one, delivery_id)

@@ -13,7 +13,7 @@ from orchestr8d.core.admission import Admitted, Change
 from orchestr8d.core.model import Task
 from orchestr8d.core.notices import User
 from orchestr8d.core.states import FINAL, WAITING
-from orchestr8d.events import Event
+from orchestr8d.events import Event, Work
 from orchestr8d.store.sqlite import deliveries
 from orchestr8d.store.sqlite.deliveries import Failed, Subscriptions
 
@@ -45,8 +45,8 @@ class Tx:
         self.subscriptions = subscriptions
         # Events that tell of a delivery, by their ids, with the endpoint that they tell of.
         self.tells_of: dict[int, Failed] = {}
-        # Whether there is something to deliver that was not there before.
-        self.has_deliveries = False
+        # What there is to do for loops that was not there before.
+        self.work: set[Work] = set()
         self.now = now
         self.events: list[Event] = []
         # Running tasks whose cancellation was asked for.

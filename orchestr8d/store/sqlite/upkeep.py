@@ -14,7 +14,7 @@ from orchestr8d.core.model import Attempt, Executor, Task, Token
 from orchestr8d.core.standing import Standing
 from orchestr8d.core.standing import standing as stand
 from orchestr8d.store import Claim, Expired, Limits, Retention
-from orchestr8d.store.sqlite import funds, notices, reads, webhooks
+from orchestr8d.store.sqlite import funds, notices, reads, sending, webhooks
 from orchestr8d.store.sqlite.transaction import Tx
 
 _JSON = msgspec.json.Encoder()
@@ -227,5 +227,6 @@ def prune_log(tx: Tx, retention: Retention, budgets: Sequence[Budget] = ()) -> b
         "DELETE FROM queues WHERE depth = 0 AND max_running IS NULL AND rate IS NULL AND paused = 0 "
         f"AND name NOT IN (SELECT queue FROM tasks WHERE {reads.BUSY_SQL})"
     )
-    sent = webhooks.prune(tx, retention.events, step)
-    return step in (events, keys, told, sent)
+    sent = webhooks.prune(tx, retention.deliveries, step)
+    behind = sending.tidy(tx, retention.deliveries)
+    return behind or step in (events, keys, told, sent)

@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from orchestr8d.core import delivery as rules
 from orchestr8d.core.delivery import Delivery, Made, Webhook
 from orchestr8d.core.errors import Problem
 from orchestr8d.store import DeliveryFilter
@@ -18,8 +19,13 @@ _JSON = msgspec.json.Encoder()
 _COLUMNS = ", ".join(Webhook.__struct_fields__)
 DELIVERY_COLUMNS = ", ".join(Delivery.__struct_fields__)
 _LISTS = frozenset({"events", "headers", "secrets"})
-# Deliveries that are sent again by one transaction.
+# Deliveries that are sent again, or given up, by one transaction.
 STEP = 500
+_GIVE_UP = """UPDATE deliveries SET status = 'dead', fresh = 0, next_at = NULL, done_at = ?1 WHERE seq IN (
+  SELECT seq FROM deliveries INDEXED BY deliveries_fresh
+    WHERE status = 'pending' AND fresh = 1 AND endpoint IN (?2, ?3) UNION ALL
+  SELECT seq FROM deliveries INDEXED BY deliveries_again
+    WHERE status = 'pending' AND fresh = 0 AND endpoint IN (?2, ?3) LIMIT ?4)"""
 
 
 def find(db: sqlite3.Connection, webhook_id: str) -> Webhook | None:
@@ -44,16 +50,12 @@ def put(tx: Tx, after: Webhook) -> None:
     tx.db.execute(f"INSERT OR REPLACE INTO webhooks ({_COLUMNS}) VALUES ({', '.join('?' * len(row))})", row)
     tx.subscriptions.forget()
     # One that is active again has deliveries that may go.
-    tx.has_deliveries = True
+    tx.work.add("deliveries")
 
 
 def change(tx: Tx, webhook_id: str, decide: Callable[[Webhook], Webhook]) -> Webhook:
     before = webhook(tx.db, webhook_id)
     after = decide(before)
-    if after.url != before.url:
-        # What waits goes where the subscription is now.
-        moved = "UPDATE deliveries SET url = ? WHERE webhook_id = ? AND status = 'pending'"
-        tx.db.execute(moved, (after.url, after.id))
     put(tx, after)
     if after.status != before.status:
         tell_state(tx, after)
@@ -69,20 +71,21 @@ def tell_state(tx: Tx, after: Webhook) -> None:
 
 
 def remove(tx: Tx, webhook_id: str) -> Webhook:
-    """The subscription goes; what still waits for it is given up."""
+    """The subscription goes; what still waits for it is to be given up."""
     gone = webhook(tx.db, webhook_id)
     tx.db.execute("DELETE FROM webhooks WHERE id = ?", (webhook_id,))
-    give_up(tx, webhook_id)
     tx.subscriptions.forget()
     return gone
 
 
-def give_up(tx: Tx, webhook_id: str) -> None:
-    tx.db.execute(
-        "UPDATE deliveries SET status = 'dead', fresh = 0, next_at = NULL, done_at = ? "
-        "WHERE webhook_id = ? AND status = 'pending'",
-        (tx.now, webhook_id),
-    )
+def give_up(tx: Tx, webhook_id: str) -> bool:
+    """A step's worth of what waits for a subscription that is gone or disabled; whether there may be more."""
+    to = find(tx.db, webhook_id)
+    if to is not None and to.status != "disabled":
+        # It was resumed meanwhile.
+        return False
+    given_up = tx.db.execute(_GIVE_UP, (tx.now, webhook_id, deliveries.TESTS + webhook_id, STEP)).rowcount
+    return given_up == STEP
 
 
 def test(tx: Tx, webhook_id: str) -> Delivery:
@@ -127,7 +130,6 @@ def redeliver(tx: Tx, delivery_id: str) -> Delivery:
         to = find(tx.db, before.webhook_id)
         if to is None or to.status == "disabled":
             raise Problem("conflict", "its webhook was removed" if to is None else "its webhook is disabled: resume it")
-        tx.db.execute("UPDATE deliveries SET url = ? WHERE id = ?", (to.url, delivery_id))
     _again(tx, before)
     return one(tx.db, delivery_id)
 
@@ -140,22 +142,17 @@ def _again(tx: Tx, before: Delivery) -> None:
         "UPDATE deliveries SET status = 'pending', retry_count = 0, next_at = ?, done_at = NULL WHERE seq = ?",
         (tx.now, before.seq),
     )
-    tx.has_deliveries = True
+    tx.work.add("deliveries")
 
 
 def redeliver_all(tx: Tx, wanted: DeliveryFilter, before: int | None) -> tuple[int, int | None]:
-    """A step's worth, newest first, of those that were given up or are waiting; how many, and where to go on."""
+    """A step's worth of those that match, newest first; how many will be sent again, and where to go on."""
     found = page(tx.db, wanted, STEP, before)
-    open_ids = {w.id: w for w in deliveries.webhooks(tx.db) if w.status != "disabled"}
-    count = 0
-    for delivery in found:
-        if delivery.webhook_id is None or delivery.webhook_id in open_ids:
-            if delivery.webhook_id is not None:
-                url = open_ids[delivery.webhook_id].url
-                tx.db.execute("UPDATE deliveries SET url = ? WHERE seq = ?", (url, delivery.seq))
-            _again(tx, delivery)
-            count += 1
-    return count, found[-1].seq if len(found) == STEP else None
+    takers = {None, *(w.id for w in deliveries.webhooks(tx.db) if w.status != "disabled")}
+    again = [delivery for delivery in found if delivery.webhook_id in takers]
+    for delivery in again:
+        _again(tx, delivery)
+    return len(again), found[-1].seq if len(found) == STEP else None
 
 
 # -- upkeep
@@ -164,7 +161,8 @@ def redeliver_all(tx: Tx, wanted: DeliveryFilter, before: int | None) -> tuple[i
 def shift(tx: Tx, ms: int) -> None:
     """The wall clock was set: waits between attempts are durations."""
     tx.db.execute("UPDATE deliveries SET next_at = next_at + ? WHERE status = 'pending' AND fresh = 0", (ms,))
-    tx.db.execute("UPDATE webhooks SET probe_at = probe_at + ? WHERE probe_at IS NOT NULL", (ms,))
+    for before in deliveries.webhooks(tx.db):
+        put(tx, rules.shifted(before, ms))
 
 
 def prune(tx: Tx, keep: float | None, step: int) -> int:
@@ -176,4 +174,3 @@ def prune(tx: Tx, keep: float | None, step: int) -> int:
         "(SELECT seq FROM deliveries WHERE done_at IS NOT NULL AND done_at < ? ORDER BY done_at LIMIT ?)",
         (tx.now - round(keep * 1000), step),
     ).rowcount
-

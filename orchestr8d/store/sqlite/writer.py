@@ -157,8 +157,7 @@ class Writer:
             self._bus.publish((), tx.quiet)
         if tx.cancels:
             self._bus.publish_cancels(tx.cancels)
-        if tx.has_deliveries:
-            self._bus.publish_deliveries()
+        self._bus.publish_work(tx.work)
 
     @staticmethod
     def _answer(

@@ -299,16 +299,18 @@ def test_retention(db: sqlite3.Connection) -> None:
 
 
 def test_deliveries(db: sqlite3.Connection) -> None:
-    steps = plans(db, lambda: sending.due(db, {}, NOW, 100))
+    steps = plans(db, lambda: sending.due(db, {}, NOW, 100, ""))
     assert any("deliveries_fresh (endpoint=?)" in step for step in steps)
     assert any("deliveries_again (endpoint=?)" in step for step in steps)
-    due = sending.due(db, {}, NOW, 100)
+    due = sending.due(db, {}, NOW, 100, "")
     assert [s.delivery.id for s in due.found] == ["f0"] and due.next_due == 2 * NOW
     steps += plans(db, lambda: webhooks.page(db, DeliveryFilter(status="dead", task_id="x"), 10, None))
     steps += plans(db, lambda: webhooks.page(db, DeliveryFilter(status="dead"), 10, 5))
     db.execute("BEGIN")
     try:
         steps += plans(db, lambda: webhooks.prune(tx(db), 1.0, 100))
+        steps += plans(db, lambda: webhooks.give_up(tx(db), "much"))
+        steps += plans(db, lambda: sending.tidy(tx(db), 1.0))
         steps += plans(db, lambda: webhooks.shift(tx(db), 1000))
     finally:
         db.execute("ROLLBACK")
