@@ -6,6 +6,8 @@ PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
   && { echo $$p; break; }; done)
 VENV := .venv
 BIN := $(VENV)/bin
+# The tests run side by side, a file to a process.
+JOBS ?= $(shell n=$$(nproc 2>/dev/null || echo 2); [ "$$n" -gt 4 ] && n=4; echo "$$n")
 UNITS := systemd/orchestr8d.service systemd/orchestr8d@.service
 
 .DEFAULT_GOAL := help
@@ -18,7 +20,7 @@ run: $(VENV)/run.stamp ## install into .venv and serve; Ctrl-C ends it
 	@$(BIN)/python -m orchestr8d serve
 
 test: python test-tools $(VENV)/test.stamp ## run all tests but the long torture
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
 
 check: $(VENV)/test.stamp units ## lint, types, the floors of the design, the service units
 	$(BIN)/ruff check .
