@@ -15,7 +15,7 @@ from orchestr8d import agent_files as files
 from orchestr8d.agent_files import Agent as Agent
 from orchestr8d.agent_files import Folder, Index
 from orchestr8d.clock import Clock
-from orchestr8d.config import AgentsConfig
+from orchestr8d.config_sections import AgentsConfig
 
 SHIPPED: Final = Path(__file__).parent / "shipped_agents"
 # For so many seconds what was found is not looked at again, unless a name is missing.

@@ -8,19 +8,22 @@ from typing import Literal
 
 import structlog
 
-from orchestr8d import config
+from orchestr8d import config_sections
 from orchestr8d.agents import Agent, Catalogue, Unresolved
 from orchestr8d.clock import Clock
 from orchestr8d.config import Config
+from orchestr8d.core import schedule_input
 from orchestr8d.core.budgets import Budget
 from orchestr8d.core.governor import Account
 from orchestr8d.core.notices import Quiet, User, read_hours
+from orchestr8d.core.schedules import NewSchedule
 from orchestr8d.core.submit import AgentRules
 from orchestr8d.processes import NotFound, Processes
-from orchestr8d.store import Limits, Retention
+from orchestr8d.store.types import Limits, Retention
 from orchestr8d.task_runners import Runner, third_party
 from orchestr8d.task_runners.claude import ClaudeRunner, no_bypass_reason, off_reason
 from orchestr8d.task_runners.command import CommandRunner
+from orchestr8d.templates import Templates
 
 
 def runners(
@@ -59,6 +62,10 @@ def catalogue(environ: Mapping[str, str], settings: Callable[[], Config], clock:
     return Catalogue(lambda: settings().agents, clock, home, config_dir)
 
 
+def templates(environ: Mapping[str, str], settings: Callable[[], Config]) -> Templates:
+    return Templates(lambda: settings().workflows.paths, Path(environ["HOME"]) if environ.get("HOME") else None)
+
+
 def agent_rules(settings: Config, environ: Mapping[str, str]) -> AgentRules:
     claude = settings.runners.claude
     no_bypass = no_bypass_reason(claude, _account_envs(settings))
@@ -77,7 +84,17 @@ def store_limits(settings: Config) -> Limits:
         users={name: _user(said) for name, said in settings.users.items()},
         ladder=tuple(settings.webhooks.ladder),
         callback_ladder=tuple(settings.webhooks.callback_ladder),
+        workflow_tasks=settings.limits.workflow_tasks,
+        fan=settings.limits.fan,
     )
+
+
+def schedules(settings: Config) -> list[NewSchedule]:
+    """Those of the configuration, as the store takes them."""
+    return [
+        schedule_input.new_schedule(said, settings.cron.timezone, schedule_input.user_of(said), "config")
+        for said in settings.schedules
+    ]
 
 
 def _accounts(settings: Config) -> tuple[Account, ...]:
@@ -86,12 +103,12 @@ def _accounts(settings: Config) -> tuple[Account, ...]:
     return found or (Account("default", settings.runners.claude.concurrency),)
 
 
-def _budget(name: str, said: config.BudgetConfig) -> Budget:
+def _budget(name: str, said: config_sections.BudgetConfig) -> Budget:
     unit: Literal["usd", "tokens"] = "tokens" if said.usd is None else "usd"
     return Budget(name, said.usd or said.tokens or 0.0, unit, said.per, said.on_exceed)
 
 
-def _user(said: config.UserConfig) -> User:
+def _user(said: config_sections.UserConfig) -> User:
     quiet = None if said.quiet_hours is None else Quiet(*read_hours(said.quiet_hours), said.timezone)
     return User(tuple(said.notify), frozenset(said.types), quiet)
 

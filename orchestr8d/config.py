@@ -2,193 +2,45 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 import msgspec
 from msgspec import Struct, field
 
+from orchestr8d import config_sections as sections
 from orchestr8d import config_values as v
 from orchestr8d.config_file import ConfigError as ConfigError
 from orchestr8d.config_file import ConfigFault, Key, Setting, fault, flatten, read_environ, read_file
 from orchestr8d.core import hooks as hook_rules
-from orchestr8d.core import notices, patterns, redact, task_input
+from orchestr8d.core import notices, patterns, redact, schedule_input, task_input
 from orchestr8d.core.errors import did_you_mean
-from orchestr8d.core.model import PermissionMode
-
-DAY = 86400.0
-MB = 1 << 20
-
-
-class Server(Struct, frozen=True):
-    listen: v.Listen = "127.0.0.1:8787"
-    # None: orchestr8d.sock in the state directory.
-    socket: v.FilePath | None = None
-    base_url: v.WebUrl | None = None
-    max_body: Annotated[int, v.byte_size(1024, 1 << 30)] = 16 * MB
-    hosts: Annotated[list[str], v.HOSTS] = []
-    origins: Annotated[list[str], v.ORIGINS] = []
-
-
-class Auth(Struct, frozen=True):
-    mode: Annotated[Literal["token", "none"], v.choice("token", "none")] = "token"
-
-
-class StoreConfig(Struct, frozen=True):
-    # None: orchestr8d.db in the state directory.
-    url: v.StoreUrl | None = None
-    synchronous: Annotated[str, v.choice("full", "extra", "normal")] = "full"
-    min_free_disk: Annotated[int, v.byte_size(0)] = 100 * MB
-
-
-class Retention(Struct, frozen=True):
-    """Seconds after which what ended is removed; None keeps it for ever."""
-
-    completed: v.Keep = 90 * DAY
-    failed: v.Keep = 90 * DAY
-    cancelled: v.Keep = 90 * DAY
-    skipped: v.Keep = 90 * DAY
-    events: v.Keep = 90 * DAY
-    deliveries: v.Keep = 90 * DAY
-
-
-def _concurrency() -> int:
-    return len(os.sched_getaffinity(0)) * 4
-
-
-class ExecutorConfig(Struct, frozen=True):
-    concurrency: Annotated[int, v.whole(1, 10_000)] = field(default_factory=_concurrency)
-    labels: Annotated[list[str], v.LABELS] = []
-    grace: v.Seconds = 10.0
-    children: Annotated[Literal["keep", "stop"], v.choice("keep", "stop")] = "keep"
-    head_start: v.Seconds = 900.0
-
-
-class QueueConfig(Struct, frozen=True):
-    """What the file says of a queue; None where it says nothing, and what was set over the API stays."""
-
-    limit: Annotated[int, v.whole(1, 1_000_000)] | None = None
-    rate: v.Rate | None = None
-    paused: v.Flag | None = None
-
-
-class LimitsConfig(Struct, frozen=True):
-    per_key: v.Positive = 1
-    queue_depth: v.Positive = 100_000
-    output_bytes: Annotated[int, v.byte_size(1)] = 100 * MB
-    max_retries: Annotated[int, v.whole(0, 1_000_000)] = 100
-
-
-class CommandConfig(Struct, frozen=True):
-    allow: Annotated[list[str], v.PROGRAMS] = field(default_factory=lambda: ["*"])
-    env_allow: Annotated[list[str], v.VARIABLES] = []
-
-
-def _agents_at_once() -> int:
-    """As many as fit into the machine's memory, at 400 MB each."""
-    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return max(1, min(memory // (400 * MB), _concurrency()))
-
-
-class ClaudeConfig(Struct, frozen=True):
-    """`permission_mode` and what follows hold for tasks that do not say it themselves."""
-
-    bin: v.Program = "claude"
-    concurrency: Annotated[int, v.whole(1, 10_000)] = field(default_factory=_agents_at_once)
-    stall_timeout: v.Seconds = 900.0
-    first_byte_timeout: v.Seconds = 300.0
-    permission_mode: Annotated[str, v.exactly(*get_args(PermissionMode))] = "acceptEdits"
-    allowed_tools: Annotated[list[str], v.TOOLS] = []
-    disallowed_tools: Annotated[list[str], v.TOOLS] = []
-    mcp_config: v.FilePath | None = None
-    env: dict[str, v.Variable] = {}
-
-
-class Runners(Struct, frozen=True):
-    command: CommandConfig = CommandConfig()
-    claude: ClaudeConfig = field(default_factory=ClaudeConfig)
-
-
-class AgentsConfig(Struct, frozen=True):
-    """`paths` empty: the project's, the user's and the installed plugins'. `aliases`: a name and what it means."""
-
-    paths: Annotated[list[str], v.PATHS] = []
-    aliases: dict[str, v.AgentName] = {}
-
-
-class AccountConfig(Struct, frozen=True):
-    """`env` is added to the environment of agents that run on it."""
-
-    env: dict[str, v.Variable] = {}
-    concurrency: Annotated[int, v.whole(1, 10_000)] = 4
-
-
-class AccountsConfig(Struct, frozen=True):
-    """In the order in which they are tried; none: the daemon's own login is the one there is."""
-
-    accounts: dict[str, AccountConfig] = {}
-
-
-class BudgetConfig(Struct, frozen=True):
-    """One of `usd` and `tokens`."""
-
-    usd: v.Amount | None = None
-    tokens: v.Amount | None = None
-    per: Annotated[
-        Literal["task", "tag", "user", "day", "total"], v.choice("task", "tag", "user", "day", "total")
-    ] = "total"  # fmt: skip
-    on_exceed: Annotated[Literal["wait", "fail"], v.choice("wait", "fail")] = "wait"
-
-
-class UserConfig(Struct, frozen=True):
-    """How a user is told: on which channels, of what, and when not. Who has no section is told in the log."""
-
-    notify: Annotated[list[str], v.CHANNELS] = field(default_factory=lambda: ["log"])
-    types: Annotated[list[str], v.NOTICE_TYPES] = field(default_factory=lambda: list(notices.TYPES))
-    quiet_hours: v.QuietHours | None = None
-    timezone: v.Zone = "UTC"
-
-
-# As Svix has it.
-_LADDER = (5.0, 300.0, 1800.0, 7200.0, 18_000.0, 36_000.0, 36_000.0)
-
-
-class WebhooksConfig(Struct, frozen=True):
-    """Where may be sent to (core.addresses), and seconds between the attempts: of subscriptions, and of callbacks."""
-
-    allow: Annotated[list[str], v.ADDRESSES] = field(default_factory=lambda: ["public", "loopback"])
-    timeout: Annotated[float, v.duration(0.001)] = 15.0
-    ladder: Annotated[list[float], v.LADDER] = field(default_factory=lambda: list(_LADDER))
-    callback_ladder: Annotated[list[float], v.LADDER] = field(default_factory=lambda: [5.0, 30.0, 120.0])
-
-
-class LogConfig(Struct, frozen=True):
-    level: Annotated[str, v.choice("debug", "info", "warning", "error")] = "info"
-    format: Annotated[str, v.choice("auto", "json", "pretty")] = "auto"
 
 
 class Config(Struct, frozen=True):
     """All settings, normalised: durations are seconds, sizes are bytes."""
 
-    server: Server = Server()
-    auth: Auth = Auth()
-    store: StoreConfig = StoreConfig()
-    retention: Retention = Retention()
-    executor: ExecutorConfig = field(default_factory=ExecutorConfig)
-    queues: dict[str, QueueConfig] = {}
-    limits: LimitsConfig = LimitsConfig()
-    runners: Runners = field(default_factory=Runners)
-    agents: AgentsConfig = AgentsConfig()
-    claude: AccountsConfig = AccountsConfig()
-    budgets: dict[str, BudgetConfig] = {}
+    server: sections.Server = sections.Server()
+    auth: sections.Auth = sections.Auth()
+    store: sections.StoreConfig = sections.StoreConfig()
+    retention: sections.Retention = sections.Retention()
+    executor: sections.ExecutorConfig = field(default_factory=sections.ExecutorConfig)
+    queues: dict[str, sections.QueueConfig] = {}
+    limits: sections.LimitsConfig = sections.LimitsConfig()
+    runners: sections.Runners = field(default_factory=sections.Runners)
+    agents: sections.AgentsConfig = sections.AgentsConfig()
+    workflows: sections.WorkflowsConfig = sections.WorkflowsConfig()
+    claude: sections.AccountsConfig = sections.AccountsConfig()
+    budgets: dict[str, sections.BudgetConfig] = {}
     hooks: Annotated[list[hook_rules.Rule], v.Each(hook_rules.rule)] = []
-    users: dict[str, UserConfig] = {}
-    webhooks: WebhooksConfig = field(default_factory=WebhooksConfig)
-    log: LogConfig = LogConfig()
+    cron: sections.CronConfig = sections.CronConfig()
+    schedules: Annotated[list[schedule_input.ScheduleIn], v.Each(schedule_input.read)] = []
+    users: dict[str, sections.UserConfig] = {}
+    webhooks: sections.WebhooksConfig = field(default_factory=sections.WebhooksConfig)
+    log: sections.LogConfig = sections.LogConfig()
 
 
 # What is fixed when the daemon starts. Everything else follows a reload.
@@ -237,7 +89,7 @@ def load(path: Path | None, environ: Mapping[str, str]) -> Config:
     return _loaded(written + read_environ(environ, written), _misspelt(environ))
 
 
-def server(path: Path | None, environ: Mapping[str, str]) -> Server:
+def server(path: Path | None, environ: Mapping[str, str]) -> sections.Server:
     """Where the daemon listens. What else is set is not looked at: checking all takes longer than a hook may."""
     written = read_file(path) if path is not None else []
     settings = written + read_environ(environ, written)
@@ -408,11 +260,19 @@ def _misspelt(environ: Mapping[str, str]) -> list[ConfigFault]:
 
 def _cross_check(config: Config, sources: Mapping[Key, Setting]) -> list[ConfigFault]:
     """What no key alone can tell."""
+    faults = []
     host, _ = v.address(config.server.listen)
     if config.auth.mode == "none" and not v.is_loopback(host):
         setting = sources[("server", "listen")]
-        return [fault(setting, 'with [auth] mode = "none" only a loopback address may be listened on')]
-    return []
+        faults.append(fault(setting, 'with [auth] mode = "none" only a loopback address may be listened on'))
+    at = [setting for key, setting in sources.items() if key[0].startswith("schedules[")]
+    first: dict[str, str] = {}
+    for setting, schedule in zip(at, config.schedules, strict=True):
+        where = first.setdefault(schedule.name, setting.name)
+        if where != setting.name:
+            message = f"there is a schedule {schedule.name!r} already: {where}"
+            faults.append(ConfigFault(setting.where, message, f"{setting.name}.name"))
+    return faults
 
 
 def _check_budgets(settings: Sequence[Setting]) -> list[ConfigFault]:
@@ -463,14 +323,18 @@ def to_toml(config: Config, *, secrets: bool = True) -> str:
     in comments."""
     lines: list[str] = []
     tree = to_tree(config, secrets=secrets)
-    rules = [("hooks", {k: item for k, item in rule.items() if item is not None}) for rule in tree.pop("hooks")]
+    each = [
+        (name, {k: item for k, item in one.items() if item is not None})
+        for name in ("hooks", "schedules")
+        for one in tree.pop(name)
+    ]
     for section, body in _sections(tree, ()):
         lines += ["", f"[{section}]"]
         for name, value in body.items():
             if value is None and section == "retention":
                 value = v.FOREVER
             lines.append(f"{_key(name)} = {_toml(value)}" if value is not None else f"# {name} is not set")
-    for section, body in rules:
+    for section, body in each:
         lines += ["", f"[[{section}]]", *(f"{name} = {_toml(value)}" for name, value in body.items())]
     return "\n".join(lines[1:]) + "\n"
 

@@ -18,7 +18,7 @@ import structlog
 import uvloop
 from aiohttp import web
 
-from orchestr8d import __version__, assembly, config, log, maintenance, systemd
+from orchestr8d import __version__, applying, assembly, config, log, maintenance, systemd
 from orchestr8d.agents import Catalogue
 from orchestr8d.clock import SystemClock
 from orchestr8d.config import Config
@@ -27,6 +27,7 @@ from orchestr8d.core import addresses
 from orchestr8d.core.errors import Problem
 from orchestr8d.core.ids import uuid7
 from orchestr8d.core.model import Executor
+from orchestr8d.cron_ticker import CronTicker
 from orchestr8d.events import Bus
 from orchestr8d.followups import Followups
 from orchestr8d.hook_rules import HookRules
@@ -39,17 +40,20 @@ from orchestr8d.processes import Files, Processes
 from orchestr8d.processes.files import attempt_files
 from orchestr8d.state import Held, hold
 from orchestr8d.status_api import hooks as hooks_api
+from orchestr8d.status_api import scheduled, workflow_start
 from orchestr8d.status_api import submit as submit_api
 from orchestr8d.status_api.app import create_app
 from orchestr8d.status_api.services import Services
 from orchestr8d.status_api.serving import Runner
-from orchestr8d.store import Claim, Store
+from orchestr8d.store import Store
 from orchestr8d.store.sqlite import corrupts_wal, open_store
+from orchestr8d.store.types import Claim
 from orchestr8d.task_pool import TaskPool
 from orchestr8d.task_runners import Limits as RunLimits
 from orchestr8d.task_runners import Runner as TaskRunner
 from orchestr8d.tokens import TokenKeeper, webhook_secret
 from orchestr8d.webhook_dispatcher import SignedPosts, WebhookDispatcher
+from orchestr8d.workflow_engine import WorkflowEngine
 
 SOCKET = "orchestr8d.sock"
 # A Unix socket's path has to fit into sockaddr_un.
@@ -160,7 +164,7 @@ class Daemon:
         bus.observe(indexer.observe)
         bus.observe_cancels(pool.cancel)
         await self._register(store)
-        await self._apply_queues(store)
+        await applying.queues(store, self.config)
         await self._adopt(store, processes, pool)
 
         rules = HookRules(
@@ -169,6 +173,15 @@ class Daemon:
         )  # fmt: skip
         followups = Followups(store, lambda due, asked: submit_api.follow_up(services, due, asked))
         bus.observe_work("followups", followups.hint)
+        values = self._state / "values"
+        engine = WorkflowEngine(
+            store, self._clock, lambda head, node, body: workflow_start.made(services, head, node, body),
+            lambda head, node, params: workflow_start.sub_workflow(services, head, node, params),
+            lambda attempt_id: Path(self._attempt_files(attempt_id).stdout), values,
+        )  # fmt: skip
+        bus.observe_work("workflows", engine.hint)
+        ticker = CronTicker(store, self._clock, lambda schedule: scheduled.made(services, schedule))
+        bus.observe_work("schedules", ticker.hint)
         outgoing = Outgoing(lambda: addresses.read_allow(self.config.webhooks.allow))
         own_secret = webhook_secret(self._state)
         dispatcher = WebhookDispatcher(
@@ -184,24 +197,29 @@ class Daemon:
         services = Services(
             store=store, bus=bus, clock=self._clock, config=lambda: self.config, tokens=tokens, metrics=metrics,
             pool=pool, hooks=rules, agents=agents, attempt_files=self._attempt_files,
+            templates=assembly.templates(self._environ, lambda: self.config),
             draining=lambda: self._draining, health=self._health,
             version=__version__, attempt_of=processes.attempt_of,
+            archive_reports=engine.write_down,
             agent_rules=lambda: assembly.agent_rules(self.config, self._environ),
+            ticker=ticker, config_file=lambda: config.find(self._path, self._environ),
         )  # fmt: skip
         site = Runner(create_app(services), shutdown_timeout=LINGER)
         await site.setup()
         try:
             where = await self._listen(site)
-            beat = self._make_beat(store, queue, pool)
-            self._reload = lambda: self._aside(self._apply_config(store, beat))
+            beat = self._make_beat(store, queue, pool, ticker)
+            self._reload = lambda: self._aside(self._apply_config(store, beat, ticker, services))
+            await applying.schedules(ticker, self.config)
+            self._aside(applying.doubts(services, self.config))
             # The configuration may say something else than when they were parked.
-            self._aside(_recheck_budgets(store))
+            self._aside(applying.recheck_budgets(store))
 
             loops: list[Coroutine[Any, Any, None]] = [
                 store.watch(), pool.watch(), queue.run(), pool.run(), rules.run(), followups.run(), indexer.run(),
-                dispatcher.run(), notifier.run(),
+                dispatcher.run(), notifier.run(), engine.run(), ticker.run(),
                 maintenance.heartbeat(beat),
-                maintenance.Pruner(store, lambda: assembly.retention(self.config), self._attempt_files).run(),
+                maintenance.Pruner(store, lambda: assembly.retention(self.config), self._attempt_files, values).run(),
             ]  # fmt: skip
             if self._notify.watchdog_interval is not None:
                 loops.append(maintenance.watchdog(self._notify.watchdog_interval, self._notify.watchdog))
@@ -219,7 +237,7 @@ class Daemon:
                 "ORCHESTR8_URL": self.config.server.base_url or self._bound,
                 "ORCHESTR8_TOKEN": tokens.attempt_token(claim.attempt.id),
                 "ORCHESTR8_TASK_ID": claim.task.id,
-                "ORCHESTR8_TASK": "",
+                "ORCHESTR8_TASK": claim.task.local_id or "",
                 "ORCHESTR8_WORKFLOW_ID": claim.task.workflow_id or "",
                 "ORCHESTR8_ATTEMPT": str(claim.attempt.number),
                 "ORCHESTR8_ATTEMPT_ID": claim.attempt.id,
@@ -254,12 +272,6 @@ class Daemon:
             Executor(self._executor_id, socket.gethostname(), os.getpid(), __version__, now, now, labels, slots, 0,
                      "running")
         )  # fmt: skip
-
-    async def _apply_queues(self, store: Store) -> None:
-        """What the configuration says of queues wins over what was set over the API."""
-        for name, said in self.config.queues.items():
-            change = {"limit": said.limit, "rate": said.rate, "paused": said.paused}
-            await store.put_queue(name, {key: value for key, value in change.items() if value is not None})
 
     async def _adopt(self, store: Store, processes: Processes, pool: TaskPool) -> None:
         """Settles what an earlier daemon left running: living children go on here, the rest is finished or queued."""
@@ -308,9 +320,13 @@ class Daemon:
 
     # -- while it runs
 
-    def _make_beat(self, store: Store, queue: PriorityQueue, pool: TaskPool) -> Callable[[], Awaitable[None]]:
+    def _make_beat(
+        self, store: Store, queue: PriorityQueue, pool: TaskPool, ticker: CronTicker
+    ) -> Callable[[], Awaitable[None]]:
         async def beat() -> None:
             queue.hint()
+            # The clock may have been set, or the machine have slept.
+            ticker.hint()
             state = "draining" if self._draining else "running"
             try:
                 await store.heartbeat(self._executor_id, pool.slots, pool.running, state)
@@ -346,25 +362,21 @@ class Daemon:
         self._reloads.add(task)
         task.add_done_callback(self._reloads.discard)
 
-    async def _apply_config(self, store: Store, beat: Callable[[], Awaitable[None]]) -> None:
+    async def _apply_config(
+        self, store: Store, beat: Callable[[], Awaitable[None]], ticker: CronTicker, services: Services
+    ) -> None:
         self._notify.reloading()
         try:
             new = config.load(config.find(self._path, self._environ), self._environ)
             applied, restart = config.changed(self.config, new)
             before, self.config = self.config, config.reloaded(self.config, new)
-            store.limits = assembly.store_limits(self.config)
             self._logs.set_level(self.config.log.level)
-            await self._apply_queues(store)
-            if before.limits.per_key != self.config.limits.per_key:
-                await store.rewindow()
-            await store.open_account(None)
-            if before.budgets != self.config.budgets:
-                await _recheck_budgets(store)
-            if before.users != self.config.users:
-                await store.recheck_held()
+            await applying.change(store, before, self.config)
+            await applying.schedules(ticker, self.config)
+            self._aside(applying.doubts(services, self.config))
             await beat()
             # What the file no longer says of a queue stays as it was: it may have been set over the API since.
-            kept = [key for key in applied if key.startswith("queues.") and _unset(self.config, key)]
+            kept = [key for key in applied if key.startswith("queues.") and applying.is_unset(self.config, key)]
             applied = [key for key in applied if key not in kept]
             self._log.info("configuration was reloaded", applied=applied, kept=kept, needs_restart=restart)
         except config.ConfigError as e:
@@ -424,22 +436,6 @@ class Daemon:
         with contextlib.suppress(Problem):
             await store.heartbeat(self._executor_id, pool.slots, 0, "stopped")
         self._log.info("stopped")
-
-
-def _unset(settings: Config, key: str) -> bool:
-    """Whether the configuration says nothing of this setting of a queue (`queues.NAME.limit`)."""
-    _, _, rest = key.partition(".")
-    name, _, setting = rest.rpartition(".")
-    said = settings.queues.get(name)
-    return said is None or getattr(said, setting) is None
-
-
-async def _recheck_budgets(store: Store) -> None:
-    """Tasks that the budgets of now would let go, go."""
-    after: int | None = 0
-    with contextlib.suppress(Problem):
-        while after is not None:
-            after = await store.recheck_budgets(after)
 
 
 def _raise_descriptor_limit() -> int:

@@ -23,7 +23,7 @@ TYPES: Final[frozenset[str]] = frozenset(
 )  # fmt: skip
 
 # What a commit may leave for a loop to do.
-Work = Literal["deliveries", "followups", "notices"]
+Work = Literal["deliveries", "followups", "notices", "schedules", "workflows"]
 
 
 class Event(msgspec.Struct, frozen=True):
@@ -46,7 +46,7 @@ class Bus:
         self._cancels: list[Callable[[Sequence[str]], None]] = []
         self._work: dict[Work, Callable[[], None]] = {}
         self._any: set[asyncio.Future[None]] = set()
-        self._by_task: dict[str, set[asyncio.Future[None]]] = {}
+        self._by_id: dict[str, set[asyncio.Future[None]]] = {}
 
     def observe(self, observer: Callable[[Sequence[Event]], None]) -> None:
         """Call `observer` with each commit's events (none: see `publish`). It must be quick and must not raise."""
@@ -61,15 +61,17 @@ class Bus:
             waiting, self._any = self._any, set()
             for future in waiting:
                 _wake(future)
-        if self._by_task:
+        if self._by_id:
             for event in events:
                 if event.task_id is not None:
-                    self._wake_task(event.task_id)
+                    self._wake_those_of(event.task_id)
+                if event.workflow_id is not None:
+                    self._wake_those_of(event.workflow_id)
             for task_id in quiet:
-                self._wake_task(task_id)
+                self._wake_those_of(task_id)
 
-    def _wake_task(self, task_id: str) -> None:
-        for future in self._by_task.pop(task_id, ()):
+    def _wake_those_of(self, one: str) -> None:
+        for future in self._by_id.pop(one, ()):
             _wake(future)
 
     def observe_cancels(self, observer: Callable[[Sequence[str]], None]) -> None:
@@ -96,16 +98,16 @@ class Bus:
         future.add_done_callback(self._any.discard)
         return future
 
-    def next_of(self, task_id: str) -> asyncio.Future[None]:
-        """Done at the next commit that has an event of this task."""
+    def next_of(self, one: str) -> asyncio.Future[None]:
+        """Done at the next commit that has an event of this task or workflow."""
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        waiting = self._by_task.setdefault(task_id, set())
+        waiting = self._by_id.setdefault(one, set())
         waiting.add(future)
 
         def forget(done: asyncio.Future[None]) -> None:
             waiting.discard(done)
-            if not waiting and self._by_task.get(task_id) is waiting:
-                del self._by_task[task_id]
+            if not waiting and self._by_id.get(one) is waiting:
+                del self._by_id[one]
 
         future.add_done_callback(forget)
         return future

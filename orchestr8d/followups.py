@@ -11,7 +11,8 @@ import structlog
 from orchestr8d.core import endings
 from orchestr8d.core.errors import Problem
 from orchestr8d.core.template_work import TemplateError
-from orchestr8d.store import Followup, Store
+from orchestr8d.store import Store
+from orchestr8d.store.types import Followup
 
 # So many are made side by side: they share a commit.
 STEP: Final = 16

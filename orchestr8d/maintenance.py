@@ -12,7 +12,8 @@ import structlog
 from orchestr8d.core.errors import Problem
 from orchestr8d.events import Event
 from orchestr8d.processes import Files
-from orchestr8d.store import Retention, Store
+from orchestr8d.store import Store
+from orchestr8d.store.types import Retention
 
 HEARTBEAT = 10.0
 # New tasks are indexed together once there were none for so long, or after so many times that.
@@ -72,9 +73,13 @@ class TextIndexer:
 
 
 class Pruner:
-    """Removes what is past its keep, in small steps: files first, so that nothing is left that no row names."""
+    """Removes what is past its keep, in small steps: files first, so that nothing is left that no row names. `values`
+    has a directory for each workflow that needed one."""
 
-    def __init__(self, store: Store, retention: Callable[[], Retention], files: Callable[[str], Files]) -> None:
+    def __init__(
+        self, store: Store, retention: Callable[[], Retention], files: Callable[[str], Files], values: Path
+    ) -> None:  # fmt: skip
+        self._values = values
         self._store = store
         self._retention = retention
         self._files = files
@@ -102,7 +107,16 @@ class Pruner:
             removed += len(expired)
             return bool(expired)
 
+        async def remove_workflow() -> bool:
+            expired = await self._store.expired_workflow(retention)
+            if expired is not None:
+                await asyncio.to_thread(_remove, [self._files(a) for a in expired.attempt_ids])
+                await asyncio.to_thread(shutil.rmtree, self._values / expired.workflow_id, ignore_errors=True)
+                await self._store.remove_workflow(expired.workflow_id)
+            return expired is not None
+
         await _steps(remove_some)
+        await _steps(remove_workflow)
         await _steps(lambda: self._store.prune_log(retention))
         if removed:
             structlog.get_logger().info("old tasks were removed", tasks=removed)

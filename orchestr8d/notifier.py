@@ -15,7 +15,8 @@ from orchestr8d.core import ladder, notices
 from orchestr8d.core.errors import Problem
 from orchestr8d.core.notices import NOBODY_SPECIAL, User
 from orchestr8d.notifications import Send, Undelivered, sender
-from orchestr8d.store import DueNotice, Store, Told
+from orchestr8d.store import Store
+from orchestr8d.store.types import DueNotice, Told
 
 # Seconds before each retry; then it is dead.
 LADDER: Final = (5.0, 30.0, 120.0)

@@ -11,7 +11,7 @@ import structlog
 from orchestr8d.clock import Clock
 from orchestr8d.core.errors import Problem
 from orchestr8d.events import Event
-from orchestr8d.store import Claim, Claimed
+from orchestr8d.store.types import Claim, Claimed
 
 # What may let a task run but brings no due time nearer, and what does neither.
 _FREES = frozenset({"task.queued", "task.completed", "task.failed", "task.cancelled", "task.skipped"})

@@ -5,8 +5,13 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
+
+_TRIES = 10
+# Seconds.
+_PAUSE = 0.03
 
 
 class Held(Exception):
@@ -33,15 +38,24 @@ def hold(state: Path, database: Path) -> Iterator[None]:
 @contextlib.contextmanager
 def _lock(path: Path, what: Path) -> Iterator[None]:
     with path.open("a+") as f:
-        try:
-            fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not _taken(f.fileno()):
             f.seek(0)
-            raise Held(what, f.read().strip() or "unknown") from None
+            raise Held(what, f.read().strip() or "unknown")
         f.truncate(0)
         f.write(f"{os.getpid()}\n")
         f.flush()
         yield
+
+
+def _taken(fd: int) -> bool:
+    """Tried for a moment: a child of a killed daemon that is about to become its program holds what that held."""
+    for _ in range(_TRIES):
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError:
+            time.sleep(_PAUSE)
+    return False
 
 
 def holder(state: Path) -> int | None:

@@ -14,7 +14,7 @@ from orchestr8d.core.errors import LeaseLost, Problem
 from orchestr8d.core.model import Progress, Task
 from orchestr8d.core.outcome import Outcome, failed
 from orchestr8d.processes import Files
-from orchestr8d.store import Claim
+from orchestr8d.store.types import Claim
 from orchestr8d.task_runners import Limits, Run, Runner, Stop, Why
 
 # Seconds until an outcome that could not be stored is tried again, and before a run that the machine had no room for

@@ -16,7 +16,8 @@ from orchestr8d.core.delivery import Delivery, Made
 from orchestr8d.core.errors import LeaseLost, Problem
 from orchestr8d.core.model import Error
 from orchestr8d.outgoing import Outgoing, Refused
-from orchestr8d.store import Busy, Sending, Store
+from orchestr8d.store import Store
+from orchestr8d.store.types import Busy, Sending
 
 # Deliveries under way, over all endpoints.
 MOST: Final = 500

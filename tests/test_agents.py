@@ -13,7 +13,7 @@ import pytest
 
 from orchestr8d.agents import BROUGHT, NAMESPACES, SHIPPED, STAND_INS, AmbiguousAgent, Catalogue, UnknownAgent
 from orchestr8d.clock import FakeClock
-from orchestr8d.config import AgentsConfig
+from orchestr8d.config_sections import AgentsConfig
 from orchestr8d.core import frontmatter
 
 

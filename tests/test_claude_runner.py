@@ -19,7 +19,7 @@ import pytest
 
 from orchestr8d.agents import Agent
 from orchestr8d.clock import SystemClock
-from orchestr8d.config import ClaudeConfig
+from orchestr8d.config_sections import ClaudeConfig
 from orchestr8d.core.ids import uuid7
 from orchestr8d.core.model import AgentSpec, Progress, Session, Spec
 from orchestr8d.core.outcome import Limited, Outcome
@@ -229,6 +229,11 @@ async def test_schemas(bench: Bench, step: Step, expected: str) -> None:
         assert (outcome.result_type, outcome.result) == ("json", b'{"n":3}')
     else:
         assert outcome.result_type == "summary"
+
+
+async def test_an_agent_with_few_tools_can_answer_by_a_schema(bench: Bench) -> None:
+    outcome = await bench.run(script(use("StructuredOutput", n=3)), "reviewer", json_schema=SCHEMA)
+    assert (outcome.status, outcome.result) == ("completed", b'{"n":3}')
 
 
 async def test_max_turns(bench: Bench) -> None:
@@ -524,7 +529,7 @@ import asyncio, json, os, sys
 from pathlib import Path
 import msgspec
 from orchestr8d.clock import SystemClock
-from orchestr8d.config import ClaudeConfig
+from orchestr8d.config_sections import ClaudeConfig
 from orchestr8d.core.model import Session, Spec
 from orchestr8d.processes import Files, Processes
 from orchestr8d.task_runners import Limits, Run

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestr8d import config
+from orchestr8d import assembly, config, config_sections
 from orchestr8d.config import ConfigError, load
 from orchestr8d.config_file import locate
 
@@ -57,9 +57,9 @@ paused = true
     assert (c.retention.completed, c.retention.failed) == (None, 3600.0)
     assert c.executor.grace == 120.0
     assert c.queues == {
-        "builds": config.QueueConfig(limit=2, rate="30/m"),
-        "night.shift": config.QueueConfig(paused=True),
-        "plain": config.QueueConfig(),
+        "builds": config_sections.QueueConfig(limit=2, rate="30/m"),
+        "night.shift": config_sections.QueueConfig(paused=True),
+        "plain": config_sections.QueueConfig(),
     }
 
 
@@ -78,7 +78,7 @@ def test_environment_wins_over_the_file(file: Path) -> None:
     assert c.log.level == "debug"
     assert (c.executor.concurrency, c.executor.grace) == (3, 5.0)
     assert c.runners.command.allow == ["make", "git"]
-    assert c.queues["Builds"] == config.QueueConfig(limit=1, rate="30/m")
+    assert c.queues["Builds"] == config_sections.QueueConfig(limit=1, rate="30/m")
     assert c.queues["other"].paused is True
 
 
@@ -180,12 +180,12 @@ on_exceed = "fail"
 """)
     c = load(file, {})
     assert list(c.claude.accounts.items()) == [
-        ("work", config.AccountConfig()),
-        ("spare", config.AccountConfig({"CLAUDE_CONFIG_DIR": "/x", "A_b": "3"}, 1)),
+        ("work", config_sections.AccountConfig()),
+        ("spare", config_sections.AccountConfig({"CLAUDE_CONFIG_DIR": "/x", "A_b": "3"}, 1)),
     ]
     assert c.budgets == {
-        "daily": config.BudgetConfig(2.5, per="day"),
-        "per.tag": config.BudgetConfig(None, 5e6, "tag", "fail"),
+        "daily": config_sections.BudgetConfig(2.5, per="day"),
+        "per.tag": config_sections.BudgetConfig(None, 5e6, "tag", "fail"),
     }
     file.write_text(config.to_toml(c))
     assert load(file, {}) == c
@@ -373,7 +373,7 @@ def test_aliases_of_agents(file: Path) -> None:
     file.write_text('agents.paths = ["~/a", "team"]\n[agents.aliases]\nreviewer = "code-reviewer"\n"a:b" = "./x.md"\n')
     c = load(file, {"ORCHESTR8D_AGENTS__ALIASES__FIXER": "debugger"})
     aliases = {"reviewer": "code-reviewer", "a:b": "./x.md", "fixer": "debugger"}
-    assert c.agents == config.AgentsConfig(["~/a", "team"], aliases)
+    assert c.agents == config_sections.AgentsConfig(["~/a", "team"], aliases)
     file.write_text(config.to_toml(c))
     assert load(file, {}) == c
     assert config.changed(config.Config(), c) == (
@@ -442,6 +442,91 @@ task = { command = ["a"], options = { unique_key = "k" } }
     assert faults(file, "hooks = 3") == ["config.toml:1: hooks = 3: each of them begins with a line [[hooks]]"]
 
 
+SCHEDULES = """
+cron.timezone = "Asia/Tokyo"
+[[schedules]]
+name = "nightly"
+schedule = "0 3 * * *"
+catch_up = "one"
+catch_up_window = "12h"
+task = { command = ["make"], env = { API_TOKEN = "hunter2" }, options = { timeout = "1h", tags = ["x"] } }
+[[schedules]]
+name = "once"
+schedule = { at = 2020-03-01T09:00:00+01:00 }
+active = false
+[schedules.workflow]
+template = "research"
+params = { question = "why", since = 2026-03-01 }
+"""
+
+
+def test_schedules(file: Path) -> None:
+    file.write_text(SCHEDULES)
+    c = load(file, {})
+    first, second = assembly.schedules(c)
+    assert (first.name, first.rule, first.timezone, first.source) == ("nightly", "0 3 * * *", "Asia/Tokyo", "config")
+    assert (first.catch_up, first.catch_up_window, first.overlap, first.active) == ("one", 43200, "skip", True)
+    assert first.task == {
+        "command": ["make"], "env": {"API_TOKEN": "hunter2"}, "options": {"timeout": "1h", "tags": ["x"]},
+    }  # fmt: skip
+    # Times are text, as in JSON; that one has passed says nothing.
+    assert second.rule == {"at": "2020-03-01T09:00:00+01:00"} and not second.active
+    assert second.workflow == {"template": "research", "params": {"question": "why", "since": "2026-03-01"}}
+    assert config.changed(load(None, {}), c) == (["cron.timezone", "schedules[0]", "schedules[1]"], [])
+    assert "hunter2" not in config.to_toml(c, secrets=False)
+    file.write_text(config.to_toml(c))
+    assert load(file, {}) == c
+
+
+def test_all_that_is_wrong_with_schedules(file: Path) -> None:
+    text = """cron.timezone = "Europe/Berlim"
+[[schedules]]
+name = "a"
+schedule = "61 * * * *"
+timezone = "Europe/Berlim"
+task = { command = ["a"], cwd = "b", options = { timeut = 1 } }
+[[schedules]]
+name = "b c"
+schedul = "@daily"
+overlap = "skipp"
+[[schedules]]
+name = "d"
+schedule = { at = 2026-03-01T09:00:00 }
+[schedules.workflow.definition]
+name = "w"
+phases = [{ id = "p", depends_on = ["q"] }]
+[[schedules]]
+name = "e"
+schedule = "@daily"
+task = { command = ["a"] }
+[[schedules]]
+name = "e"
+schedule = "@dayly"
+task = { command = ["a"] }
+[[schedules]]
+name = "e"
+schedule = "@daily"
+task = { command = ["a"] }
+"""
+    first = ("task.options.timeut", "schedule", "timezone", "task.cwd")
+    told = faults(file, text)
+    assert [line.split(": ")[:2] for line in told] == [
+        ["config.toml:1", 'cron.timezone = "Europe/Berlim"'],
+        *(["config.toml:2", f"schedules[0].{at}"] for at in first),
+        *(["config.toml:7", f"schedules[1].{at}"] for at in ("name", "schedul", "overlap", "schedule", "task")),
+        ["config.toml:11", "schedules[2].schedule.at"],
+        ["config.toml:21", "schedules[4].schedule"], ["config.toml:25", "schedules[5].name"],
+    ]  # fmt: skip
+    assert told[-1].endswith("there is a schedule 'e' already: schedules[3]")
+    workflow = text[text.index('[[schedules]]\nname = "d"') : text.index('[[schedules]]\nname = "e"')]
+    # Which accounts there are is not looked at here.
+    workflow = workflow.replace("09:00:00", "09:00:00Z") + "[schedules.workflow.definition.defaults]\naccount = 'a'\n"
+    assert faults(file, workflow) == [
+        "config.toml:1: schedules[0].workflow.phases[0].depends_on[0]: there is no phase or task 'q'"
+    ]
+    assert faults(file, "schedules = 3")[0].endswith("each of them begins with a line [[schedules]]")
+
+
 def test_variables_for_agents_are_taken_as_they_stand(file: Path) -> None:
     file.write_text("[runners.claude.env]\nIS_SANDBOX = 1\nANTHROPIC_BASE_URL = 'http://127.0.0.1:1'\n")
     prefix = "ORCHESTR8D_RUNNERS__CLAUDE__"
@@ -475,11 +560,11 @@ timezone = "Europe/Berlin"
 """)
     c = load(file, {})
     assert c.users == {
-        "local": config.UserConfig(
+        "local": config_sections.UserConfig(
             ["log", "mailto://me:hunter2@smtp.example.com?from=a@a.org&to=b@b.org", "slack://hunter2/B/C"],
             ["task_failure", "alert"], "22:00-07:00", "Europe/Berlin",
         ),
-        "other": config.UserConfig(),
+        "other": config_sections.UserConfig(),
     }  # fmt: skip
     assert (c.users["other"].notify, c.users["other"].timezone) == (["log"], "UTC")
     assert "hunter2" not in config.to_toml(c, secrets=False)

@@ -16,16 +16,19 @@ FLOORS = {
     "core": 0,
     "clock": 1, "config": 1, "events": 1, "log": 1, "state": 1, "systemd": 1,
     "agents": 2, "notifications": 2, "processes": 2, "store": 2, "task_runners": 2, "tokens": 2,
-    "outgoing": 2, "transcript": 2,
-    "assembly": 3, "followups": 3, "hook_rules": 3, "maintenance": 3, "metrics": 3, "notifier": 3, "priority_queue": 3,
-    "task_pool": 3, "webhook_dispatcher": 3,
+    "outgoing": 2, "templates": 2, "transcript": 2,
+    "assembly": 3, "cron_ticker": 3, "followups": 3, "hook_rules": 3, "maintenance": 3, "metrics": 3, "notifier": 3,
+    "priority_queue": 3, "task_pool": 3, "webhook_dispatcher": 3, "workflow_engine": 3,
     "status_api": 4,
     "client": 5, "daemon": 5,
     "cli": 6,
     "__main__": 7,
 }  # fmt: skip
 # Modules that are one part together.
-PART_OF = {"agent_files": "agents", "config_file": "config", "config_values": "config"}
+PART_OF = {
+    "applying": "daemon",
+    "agent_files": "agents", "config_file": "config", "config_sections": "config", "config_values": "config",
+}  # fmt: skip
 # Within floor 2: what a runner runs is processes.
 NEIGHBOURS = {("task_runners", "processes")}
 # Beyond the floors: part -> what it must not know, even from above. Of the runners the API may know the registry.

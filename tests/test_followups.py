@@ -18,8 +18,9 @@ from orchestr8d.core.outcome import Outcome
 from orchestr8d.core.template_work import TemplateError
 from orchestr8d.events import Bus
 from orchestr8d.followups import STEP, Followups
-from orchestr8d.store import Followup, Limits, Store
+from orchestr8d.store import Store
 from orchestr8d.store.sqlite import open_store
+from orchestr8d.store.types import Followup, Limits
 from tests.store.helpers import Hand
 
 

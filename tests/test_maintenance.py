@@ -14,8 +14,9 @@ from orchestr8d.core.errors import Problem
 from orchestr8d.events import Bus
 from orchestr8d.maintenance import Pruner, TextIndexer
 from orchestr8d.processes.files import attempt_files
-from orchestr8d.store import Limits, Retention, Store, TaskFilter
+from orchestr8d.store import Store
 from orchestr8d.store.sqlite import open_store
+from orchestr8d.store.types import Limits, Retention, TaskFilter
 from tests.running import until
 from tests.store.helpers import Hand, every, new
 
@@ -64,7 +65,7 @@ async def test_what_is_past_its_keep_goes_with_its_files(hand: Hand, clock: Fake
         for path in paths[task.id][1:-1]:
             path.write_text("out")
     clock.advance(1)
-    pruner = Pruner(hand.store, lambda: WEEK, lambda attempt_id: attempt_files(tmp_path, attempt_id))
+    pruner = Pruner(hand.store, lambda: WEEK, lambda attempt_id: attempt_files(tmp_path, attempt_id), tmp_path)
     assert await pruner.run_once() == 1
     assert [view.task.id for view in await every(hand.store)] == [waiting.id, fresh.id]
     assert not any(path.exists() for path in paths[old.id])
@@ -77,7 +78,7 @@ async def test_everything_goes_however_much_it_is(hand: Hand, clock: FakeClock, 
     for task in await hand.add_all(*[new() for _ in range(1000)], *[new() for _ in range(100)]):
         await hand.store.cancel(task.id)
     clock.advance(604_801)
-    assert await Pruner(hand.store, lambda: WEEK, lambda a: attempt_files(tmp_path, a)).run_once() == 1100
+    assert await Pruner(hand.store, lambda: WEEK, lambda a: attempt_files(tmp_path, a), tmp_path).run_once() == 1100
     assert await every(hand.store) == []
     assert await hand.events() == []
 
@@ -94,7 +95,7 @@ async def test_the_pruner_goes_on_after_a_store_that_could_not_write(
             raise error
         return WEEK
 
-    loop = asyncio.create_task(Pruner(hand.store, retention, lambda a: attempt_files(tmp_path, a)).run())
+    loop = asyncio.create_task(Pruner(hand.store, retention, lambda a: attempt_files(tmp_path, a), tmp_path).run())
     while await every(hand.store):
         await asyncio.sleep(0.005)
         assert not loop.done()

@@ -28,8 +28,9 @@ from orchestr8d.notifications import Undelivered, channels
 from orchestr8d.notifications import mail as mail_channel
 from orchestr8d.notifier import LADDER, Notifier
 from orchestr8d.outgoing import Outgoing
-from orchestr8d.store import EventFilter, Limits, NoticeFilter, Store
+from orchestr8d.store import Store
 from orchestr8d.store.sqlite import open_store
+from orchestr8d.store.types import EventFilter, Limits, NoticeFilter
 from orchestr8d.webhook_dispatcher import SignedPosts
 from tests.daemon import free_port
 

@@ -13,8 +13,9 @@ from orchestr8d.clock import FakeClock
 from orchestr8d.core.errors import Problem
 from orchestr8d.events import Bus
 from orchestr8d.priority_queue import PriorityQueue
-from orchestr8d.store import Claim, Claimed, Limits, Store
+from orchestr8d.store import Store
 from orchestr8d.store.sqlite import open_store
+from orchestr8d.store.types import Claim, Claimed, Limits
 from tests.running import until
 from tests.store.helpers import ME, Hand
 

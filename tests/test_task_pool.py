@@ -14,8 +14,9 @@ from orchestr8d.core.errors import Problem
 from orchestr8d.core.model import Task
 from orchestr8d.core.outcome import Outcome, failed
 from orchestr8d.events import Bus
-from orchestr8d.store import Claim, Limits, Store
+from orchestr8d.store import Store
 from orchestr8d.store.sqlite import open_store
+from orchestr8d.store.types import Claim, Limits
 from orchestr8d.task_pool import TaskPool
 from orchestr8d.task_runners import Limits as RunLimits
 from tests.loops import ToldRunner

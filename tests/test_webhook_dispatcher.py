@@ -23,8 +23,8 @@ from orchestr8d.core.ids import uuid7
 from orchestr8d.core.model import NewTask, Spec
 from orchestr8d.events import Bus
 from orchestr8d.outgoing import Outgoing, lookup
-from orchestr8d.store import DeliveryFilter, EventFilter, Limits
 from orchestr8d.store.sqlite import SqliteStore, open_store
+from orchestr8d.store.types import DeliveryFilter, EventFilter, Limits
 from orchestr8d.webhook_dispatcher import WebhookDispatcher
 from tests.store.helpers import Hand, ids
 

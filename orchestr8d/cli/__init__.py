@@ -28,6 +28,9 @@ VERBS = {
     "edit": "steer:edit",
     "pause": "steer:pause",
     "resume": "steer:resume",
+    "workflow": "workflow:workflow",
+    "schedule": "schedule:schedule",
+    "archive": "archive:archive",
     "watch": "watch:watch",
     "top": "top:top",
     "queue": "queues:queue",
@@ -83,6 +86,8 @@ def root() -> None:
     orchestr8d submit -- make test         hand over a command
     orchestr8d submit --follow -- make     the same, and see it through
     orchestr8d submit --agent NAME PROMPT  hand over a prompt to an agent
+    orchestr8d workflow run NAME -p k=v    start a workflow of many
+    orchestr8d schedule add NAME RULE -- … whenever a rule is due
     orchestr8d list                        what there is
     """
 

@@ -86,14 +86,27 @@ def resolve(client: Client, typed: str) -> str:
     return whole_id("task", typed, find)
 
 
-def each(client: Client, typed: Iterable[str], act: Callable[[str], None]) -> None:
-    """Does `act` for every task, also after one that fails. Exits with the first failure's code."""
+def resolve_workflow(client: Client, typed: str) -> str:
+    """The same of a workflow."""
+
+    def find(tail: str) -> Mapping[str, str]:
+        found = client.workflow_page(CANDIDATES, tail=tail)["workflows"]
+        return {one.get("workflow_id") or one["id"]: f"{one['status']}  {one['name']}" for one in found}
+
+    return whole_id("workflow", typed, find)
+
+
+def each(
+    client: Client, typed: Iterable[str], act: Callable[[str], None], find: Callable[[Client, str], str] = resolve
+) -> None:
+    """Does `act` for every task (or what `find` finds), also after one that fails. Exits with the first failure's
+    code."""
     from orchestr8d.client.answers import ApiError
 
     worst = exits.DONE
     for text in typed:
         try:
-            act(resolve(client, text))
+            act(find(client, text))
         except (ApiError, exits.Exit) as error:
             worst = worst or exits.explain(error)
     if worst:
@@ -134,6 +147,15 @@ def _more(before: Any, name: str, text: str, pair: str) -> Any:
         return [*(before or []), *(shlex.split(text) if name in ARGVS else [text])]
     except ValueError as error:
         raise click.UsageError(f"-o {pair}: {error}") from None
+
+
+def parsed(text: str) -> Any:
+    """What the text is the JSON of, else the text."""
+    return _json(text, text)
+
+
+def as_text(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False)
 
 
 def _json(text: str, otherwise: Any) -> Any:

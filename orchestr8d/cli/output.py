@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from orchestr8d.client.answers import Json
+from orchestr8d.core.durations import span as span  # for the verbs, too
 
 COLOURS = {
     "completed": "green", "failed": "red", "lost": "red", "cancelled": "yellow", "running": "cyan",
@@ -183,22 +184,6 @@ def clock(now: float) -> str:
 def moment(time: str) -> float:
     """Seconds since the epoch."""
     return datetime.fromisoformat(time).timestamp()
-
-
-def span(seconds: float | None) -> str:
-    """A length of time in at most two units: `0.4s`, `12s`, `3m05s`, `2h10m`, `4d6h`."""
-    if seconds is None:
-        return ""
-    if seconds < 10:
-        return f"{max(seconds, 0):.1f}s"
-    whole = int(seconds)
-    if whole < 60:
-        return f"{whole}s"
-    if whole < 3600:
-        return f"{whole // 60}m{whole % 60:02d}s"
-    if whole < 86400:
-        return f"{whole // 3600}h{whole // 60 % 60:02d}m"
-    return f"{whole // 86400}d{whole // 3600 % 24}h"
 
 
 def took(task: Json, now: float) -> str:

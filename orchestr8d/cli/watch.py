@@ -34,26 +34,13 @@ def watch(typed: str | None, as_json: bool) -> None:
         task_id = common.resolve(client, typed) if typed else None
         board = Board(client, task_id)
         request = requests.events(type=["task.*"], task_id=task_id)
-        heard = board.hear(client.pump(_Opened(streams.Events(request, 0, SystemClock()))))
+        heard = board.hear(client.pump(streams.Opened(streams.Events(request, 0, SystemClock()))))
         try:
             _show(board, heard, as_json)
         except KeyboardInterrupt:
             raise exits.Left("" if task_id is None else f"task {output.short(task_id)} goes on") from None
         if task_id is not None:
             follow.outcome(board.tasks[task_id], lambda: follow.failure(client, task_id))
-
-
-class _Opened:
-    """Events, and a word (`open`) each time that something may have been missed before the stream began."""
-
-    def __init__(self, events: streams.Events) -> None:
-        self._events = events
-        self.request, self.feed = events.request, events.feed
-        self.ended, self.lost = events.ended, events.lost
-
-    def opened(self) -> list[Json]:
-        self._events.opened()
-        return [{"type": "open"}] if self._events.position is None else []
 
 
 class Board:

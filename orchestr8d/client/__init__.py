@@ -19,12 +19,12 @@ from orchestr8d.client.discovery import Endpoint, find
 
 if TYPE_CHECKING:
     from orchestr8d.client.aio import AsyncClient
-    from orchestr8d.client.functions import get_notifications, send_notification, task_async
+    from orchestr8d.client.functions import get_notifications, schedule_task, send_notification, task_async
     from orchestr8d.client.sync import Client
 
 __all__ = [
     "ApiError", "AsyncClient", "Client", "ConnectionLost", "Endpoint", "NoDaemon", "find", "get_notifications",
-    "send_notification", "task_async",
+    "schedule_task", "send_notification", "task_async",
 ]  # fmt: skip
 
 
@@ -38,7 +38,7 @@ def __getattr__(name: str) -> Any:
         from orchestr8d.client.aio import AsyncClient
 
         return AsyncClient
-    if name in ("get_notifications", "send_notification", "task_async"):
+    if name in ("get_notifications", "schedule_task", "send_notification", "task_async"):
         from orchestr8d.client import functions
 
         return getattr(functions, name)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar, Unpack
 
-from orchestr8d.client import requests, streams
+from orchestr8d.client import requests, streams, workflow_requests
 from orchestr8d.client.answers import ApiError, ConnectionLost, Json, NoDaemon, read, refusal
 from orchestr8d.client.discovery import Endpoint, find
 from orchestr8d.client.requests import EventQuery, LogQuery, Request, TaskQuery
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 Item = TypeVar("Item")
 
 
-class AsyncClient(Verbs[Coroutine[Any, Any, Json], Coroutine[Any, Any, list[Json]]]):
+class AsyncClient(Verbs[Coroutine[Any, Any, Json], Coroutine[Any, Any, list[Json]], Coroutine[Any, Any, str]]):
     """`Client` with `await`: the same verbs, for one event loop."""
 
     def __init__(self, endpoint: Endpoint | None = None, *, patience: float = 0.0, clock: Clock | None = None) -> None:
@@ -54,12 +55,24 @@ class AsyncClient(Verbs[Coroutine[Any, Any, Json], Coroutine[Any, Any, list[Json
 
     async def wait(self, task_id: str, timeout: float | None = None) -> Json:  # noqa: ASYNC109 (as in Client)
         """A task's final status; goes on over restarts. TimeoutError after `timeout` seconds."""
-        waiting = streams.Waiting(task_id, timeout, self._clock)
+        return await self._wait(partial(requests.status, task_id), f"task {task_id}", timeout)
+
+    async def wait_workflow(self, workflow_id: str, timeout: float | None = None) -> Json:  # noqa: ASYNC109 (as above)
+        """The same of a workflow."""
+        return await self._wait(partial(workflow_requests.status, workflow_id), f"workflow {workflow_id}", timeout)
+
+    async def _wait(
+        self,
+        ask: Callable[[float | None, bool], Request],
+        what: str,
+        timeout: float | None,  # noqa: ASYNC109 (as above)
+    ) -> Json:
+        waiting = streams.Waiting(ask, timeout, self._clock)
         last: Json = {}
         async for status in self._talk(waiting):
             last = status
         if not waiting.final:
-            raise TimeoutError(f"task {task_id} is still {last['status']}")
+            raise TimeoutError(f"{what} is still {last['status']}")
         return last
 
     def logs(self, task_id: str, follow: bool = False, **query: Unpack[LogQuery]) -> AsyncIterator[bytes]:
@@ -95,12 +108,16 @@ class AsyncClient(Verbs[Coroutine[Any, Any, Json], Coroutine[Any, Any, list[Json
     async def _many(self, request: Request, key: str) -> list[Json]:
         return [item async for item in self._talk(streams.Pages(request, key))]
 
+    async def _text(self, request: Request) -> str:
+        text: str = await self._one(request)
+        return text
+
     async def _one(self, request: Request) -> Any:
         sending = streams.Sending(request, self._patience, self._clock)
         while True:
             try:
                 async with self._ask(request) as response:
-                    return read(response.status, response.headers, await response.read())
+                    return read(response.status, response.headers, await response.read(), request.text)
             except ApiError as error:
                 await asyncio.sleep(sending.failed(error))
             except Exception as error:

@@ -41,10 +41,13 @@ class ConnectionLost(NoDaemon):
     """The daemon went away before it had answered: whether it carried the request out is not known."""
 
 
-def read(status: int, headers: Mapping[str, str], body: bytes) -> Any:
-    """The document of a successful answer (`{}` when it has none). Raises ApiError for any other status."""
+def read(status: int, headers: Mapping[str, str], body: bytes, text: bool = False) -> Any:
+    """The document of a successful answer (`{}` when it has none), or its `text`. Raises ApiError for any other
+    status."""
     if status >= 400:
         raise _error(status, headers, body)
+    if text:
+        return body.decode()
     if not body:
         return {}
     try:

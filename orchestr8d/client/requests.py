@@ -24,6 +24,8 @@ class Request(NamedTuple):
     headers: Pairs = ()
     timeout: float | None = 60.0
     patience: float = 0.0
+    # Whether the answer is a text, not a JSON document.
+    text: bool = False
 
     @property
     def target(self) -> str:
@@ -37,7 +39,7 @@ class Request(NamedTuple):
         return any(name == "Idempotency-Key" for name, _ in self.headers)
 
 
-def _query(**values: object) -> Pairs:
+def query_of(**values: object) -> Pairs:
     """What is None is left out; a list stands for a parameter that is repeated."""
     pairs: list[tuple[str, str]] = []
     for name, value in values.items():
@@ -47,12 +49,12 @@ def _query(**values: object) -> Pairs:
     return tuple(pairs)
 
 
-def _part(text: str) -> str:
+def part(text: str) -> str:
     """As one part of a path: no id from outside becomes a path."""
     return quote(text, safe="")
 
 
-def _write(method: str, path: str, body: object, query: Pairs = (), key: str | None = None) -> Request:
+def write(method: str, path: str, body: object, query: Pairs = (), key: str | None = None) -> Request:
     headers: list[tuple[str, str]] = [("Content-Type", "application/json")]
     if key is not None:
         headers.append(("Idempotency-Key", key))
@@ -60,14 +62,14 @@ def _write(method: str, path: str, body: object, query: Pairs = (), key: str | N
 
 
 def submit(task: Mapping[str, object], key: str) -> Request:
-    return _write("POST", "/tasks", _given(task), key=key)
+    return write("POST", "/tasks", given(task), key=key)
 
 
 def submit_many(tasks: Iterable[Mapping[str, object]], key: str) -> Request:
-    return _write("POST", "/tasks:batch", {"tasks": [_given(task) for task in tasks]}, key=key)
+    return write("POST", "/tasks:batch", {"tasks": [given(task) for task in tasks]}, key=key)
 
 
-def _given(fields: Mapping[str, object]) -> dict[str, object]:
+def given(fields: Mapping[str, object]) -> dict[str, object]:
     return {name: value for name, value in fields.items() if value is not None}
 
 
@@ -78,6 +80,7 @@ class TaskQuery(TypedDict, total=False):
     agent: str | None
     tag: Sequence[str]
     queue: str | None
+    schedule_id: str | None
     user_id: str | None
     q: str | None
     tail: str | None
@@ -86,21 +89,21 @@ class TaskQuery(TypedDict, total=False):
 def tasks(limit: int, cursor: str | None = None, **query: Unpack[TaskQuery]) -> Request:
     """One page of tasks, newest first."""
     states = ",".join(query.pop("status", ())) or None
-    return Request("GET", f"{API}/tasks", _query(status=states, **query, limit=limit, cursor=cursor))
+    return Request("GET", f"{API}/tasks", query_of(status=states, **query, limit=limit, cursor=cursor))
 
 
 def task(task_id: str) -> Request:
-    return Request("GET", f"{API}/tasks/{_part(task_id)}")
+    return Request("GET", f"{API}/tasks/{part(task_id)}")
 
 
 def status(task_id: str, wait: float | None = None, until_final: bool = False) -> Request:
     """The short status. `wait`: up to that many seconds (at most 60) for it to change, or to become final."""
-    query = _query(wait=None if wait is None else f"{wait:.3f}", until="final" if until_final else None)
-    return Request("GET", f"{API}/tasks/{_part(task_id)}/status", query, timeout=30.0 + (wait or 0))
+    query = query_of(wait=None if wait is None else f"{wait:.3f}", until="final" if until_final else None)
+    return Request("GET", f"{API}/tasks/{part(task_id)}/status", query, timeout=30.0 + (wait or 0))
 
 
 def result(task_id: str) -> Request:
-    return Request("GET", f"{API}/tasks/{_part(task_id)}/result")
+    return Request("GET", f"{API}/tasks/{part(task_id)}/result")
 
 
 class LogQuery(TypedDict, total=False):
@@ -115,64 +118,64 @@ class LogQuery(TypedDict, total=False):
 
 def logs(task_id: str, follow: bool = False, **query: Unpack[LogQuery]) -> Request:
     """Output as bytes; with `follow` until the attempt ends, or the task, when no attempt is named."""
-    path = f"{API}/tasks/{_part(task_id)}/logs"
-    return Request("GET", path, _query(**query, follow=follow or None), timeout=None if follow else 60.0)
+    path = f"{API}/tasks/{part(task_id)}/logs"
+    return Request("GET", path, query_of(**query, follow=follow or None), timeout=None if follow else 60.0)
 
 
 def task_events(task_id: str) -> Request:
-    return Request("GET", f"{API}/tasks/{_part(task_id)}/events", _query(limit=1000))
+    return Request("GET", f"{API}/tasks/{part(task_id)}/events", query_of(limit=1000))
 
 
 def cancel(task_id: str, wait: bool = True) -> Request:
     """`wait`: the answer comes when the task's processes are gone, which may take the grace period."""
-    request = _write("POST", f"/tasks/{_part(task_id)}/cancel", {}, () if wait else _query(wait=0))
+    request = write("POST", f"/tasks/{part(task_id)}/cancel", {}, () if wait else query_of(wait=0))
     return request._replace(timeout=None if wait else 60.0)
 
 
 def retry(task_id: str, key: str) -> Request:
-    return _write("POST", f"/tasks/{_part(task_id)}/retry", {}, key=key)
+    return write("POST", f"/tasks/{part(task_id)}/retry", {}, key=key)
 
 
 def continue_(task_id: str, prompt: str, options: Mapping[str, object] | None, key: str) -> Request:
-    return _write("POST", f"/tasks/{_part(task_id)}/continue", _given({"prompt": prompt, "options": options}), key=key)
+    return write("POST", f"/tasks/{part(task_id)}/continue", given({"prompt": prompt, "options": options}), key=key)
 
 
 def edit(task_id: str, changes: Mapping[str, object]) -> Request:
     """Changes fields of a task that has not started; None is a value here (it takes a setting back)."""
-    return _write("PATCH", f"/tasks/{_part(task_id)}", dict(changes))
+    return write("PATCH", f"/tasks/{part(task_id)}", dict(changes))
 
 
 def pause(task_id: str) -> Request:
-    return _write("POST", f"/tasks/{_part(task_id)}/pause", {})
+    return write("POST", f"/tasks/{part(task_id)}/pause", {})
 
 
 def resume(task_id: str) -> Request:
-    return _write("POST", f"/tasks/{_part(task_id)}/resume", {})
+    return write("POST", f"/tasks/{part(task_id)}/resume", {})
 
 
 def set_priority(task_id: str, priority: str | int) -> Request:
-    return _write("POST", f"/tasks/{_part(task_id)}/priority", {"priority": priority})
+    return write("POST", f"/tasks/{part(task_id)}/priority", {"priority": priority})
 
 
 def progress(task_id: str, percent: float | None, current_step: str | None) -> Request:
-    body = _given({"percent": percent, "current_step": current_step})
-    return _write("POST", f"/tasks/{_part(task_id)}/progress", body)
+    body = given({"percent": percent, "current_step": current_step})
+    return write("POST", f"/tasks/{part(task_id)}/progress", body)
 
 
 def queues() -> Request:
-    return Request("GET", f"{API}/queues", _query(limit=1000))
+    return Request("GET", f"{API}/queues", query_of(limit=1000))
 
 
 def set_queue(name: str, changes: Mapping[str, object]) -> Request:
-    return _write("PUT", f"/queues/{_part(name)}", dict(changes))
+    return write("PUT", f"/queues/{part(name)}", dict(changes))
 
 
 def pause_queue(name: str) -> Request:
-    return _write("POST", f"/queues/{_part(name)}/pause", {})
+    return write("POST", f"/queues/{part(name)}/pause", {})
 
 
 def resume_queue(name: str) -> Request:
-    return _write("POST", f"/queues/{_part(name)}/resume", {})
+    return write("POST", f"/queues/{part(name)}/resume", {})
 
 
 def limits() -> Request:
@@ -180,23 +183,23 @@ def limits() -> Request:
 
 
 def open_account(name: str) -> Request:
-    return _write("POST", f"/limits/{_part(name)}/open", {})
+    return write("POST", f"/limits/{part(name)}/open", {})
 
 
 def executors() -> Request:
-    return Request("GET", f"{API}/executors", _query(limit=1000))
+    return Request("GET", f"{API}/executors", query_of(limit=1000))
 
 
 def agents(cwd: str | None) -> Request:
-    return Request("GET", f"{API}/agents", _query(cwd=cwd, limit=1000))
+    return Request("GET", f"{API}/agents", query_of(cwd=cwd, limit=1000))
 
 
 def agent(name: str, cwd: str | None) -> Request:
-    return Request("GET", f"{API}/agents/{_part(name)}", _query(cwd=cwd))
+    return Request("GET", f"{API}/agents/{part(name)}", query_of(cwd=cwd))
 
 
 def send_notification(fields: Mapping[str, object], key: str) -> Request:
-    return _write("POST", "/notifications", _given(fields), key=key)
+    return write("POST", "/notifications", given(fields), key=key)
 
 
 class NoticeQuery(TypedDict, total=False):
@@ -210,43 +213,43 @@ class NoticeQuery(TypedDict, total=False):
 
 def notifications(limit: int, cursor: str | None = None, **query: Unpack[NoticeQuery]) -> Request:
     types = ",".join(query.pop("type", ())) or None
-    return Request("GET", f"{API}/notifications", _query(limit=limit, cursor=cursor, type=types, **query))
+    return Request("GET", f"{API}/notifications", query_of(limit=limit, cursor=cursor, type=types, **query))
 
 
 def notification(notification_id: str) -> Request:
-    return Request("GET", f"{API}/notifications/{_part(notification_id)}")
+    return Request("GET", f"{API}/notifications/{part(notification_id)}")
 
 
 def ack_notification(notification_id: str) -> Request:
-    return _write("POST", f"/notifications/{_part(notification_id)}/ack", {})
+    return write("POST", f"/notifications/{part(notification_id)}/ack", {})
 
 
 def ack_notifications(user_id: str | None) -> Request:
-    return _write("POST", "/notifications:ack-all", {}, _query(user_id=user_id))
+    return write("POST", "/notifications:ack-all", {}, query_of(user_id=user_id))
 
 
 def add_webhook(fields: Mapping[str, Any], key: str) -> Request:
-    return _write("POST", "/webhooks", _given(fields), key=key)
+    return write("POST", "/webhooks", given(fields), key=key)
 
 
 def webhooks() -> Request:
-    return Request("GET", f"{API}/webhooks", _query(limit=1000))
+    return Request("GET", f"{API}/webhooks", query_of(limit=1000))
 
 
 def webhook(webhook_id: str) -> Request:
-    return Request("GET", f"{API}/webhooks/{_part(webhook_id)}")
+    return Request("GET", f"{API}/webhooks/{part(webhook_id)}")
 
 
 def change_webhook(webhook_id: str, changes: Mapping[str, object]) -> Request:
-    return _write("PATCH", f"/webhooks/{_part(webhook_id)}", dict(changes))
+    return write("PATCH", f"/webhooks/{part(webhook_id)}", dict(changes))
 
 
 def steer_webhook(webhook_id: str, verb: Literal["pause", "resume", "test", "rotate-secret"]) -> Request:
-    return _write("POST", f"/webhooks/{_part(webhook_id)}/{verb}", {})
+    return write("POST", f"/webhooks/{part(webhook_id)}/{verb}", {})
 
 
 def remove_webhook(webhook_id: str) -> Request:
-    return Request("DELETE", f"{API}/webhooks/{_part(webhook_id)}")
+    return Request("DELETE", f"{API}/webhooks/{part(webhook_id)}")
 
 
 class DeliveryQuery(TypedDict, total=False):
@@ -260,31 +263,31 @@ class DeliveryQuery(TypedDict, total=False):
 
 def deliveries(limit: int, cursor: str | None = None, **query: Unpack[DeliveryQuery]) -> Request:
     """One page of deliveries, newest first."""
-    return Request("GET", f"{API}/deliveries", _query(**query, limit=limit, cursor=cursor))
+    return Request("GET", f"{API}/deliveries", query_of(**query, limit=limit, cursor=cursor))
 
 
 def delivery(delivery_id: str) -> Request:
-    return Request("GET", f"{API}/deliveries/{_part(delivery_id)}")
+    return Request("GET", f"{API}/deliveries/{part(delivery_id)}")
 
 
 def redeliver(delivery_id: str) -> Request:
-    return _write("POST", f"/deliveries/{_part(delivery_id)}/redeliver", {})
+    return write("POST", f"/deliveries/{part(delivery_id)}/redeliver", {})
 
 
 def redeliver_all(**query: Unpack[DeliveryQuery]) -> Request:
-    return _write("POST", "/deliveries:redeliver", _given(query))
+    return write("POST", "/deliveries:redeliver", given(query))
 
 
 def create_token(fields: Mapping[str, Any], key: str) -> Request:
-    return _write("POST", "/tokens", _given(fields), key=key)
+    return write("POST", "/tokens", given(fields), key=key)
 
 
 def tokens() -> Request:
-    return Request("GET", f"{API}/tokens", _query(limit=1000))
+    return Request("GET", f"{API}/tokens", query_of(limit=1000))
 
 
 def revoke_token(token_id: str) -> Request:
-    return Request("DELETE", f"{API}/tokens/{_part(token_id)}")
+    return Request("DELETE", f"{API}/tokens/{part(token_id)}")
 
 
 def health() -> Request:
@@ -305,4 +308,4 @@ def events(**query: Unpack[EventQuery]) -> Request:
     """The stream of events. A comment comes every 15 s, so silence means that the connection is dead."""
     types = ",".join(query.pop("type", ())) or None
     headers = (("Accept", "text/event-stream"),)
-    return Request("GET", f"{API}/events", _query(type=types, **query), headers=headers, timeout=45.0)
+    return Request("GET", f"{API}/events", query_of(type=types, **query), headers=headers, timeout=45.0)

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, Protocol, TypeVar
 
-from orchestr8d.client import requests
 from orchestr8d.client.answers import ApiError, ConnectionLost, Json, NoDaemon
 from orchestr8d.client.requests import Request
 from orchestr8d.clock import Clock
@@ -77,10 +76,11 @@ class Pages:
 
 
 class Waiting:
-    """A task's statuses up to the final one (then `final` is set), or until `timeout` seconds passed."""
+    """Statuses up to the final one (then `final` is set), or until `timeout` seconds passed; `ask` makes the request
+    for one, to wait a while for the final one or for nothing."""
 
-    def __init__(self, task_id: str, timeout: float | None, clock: Clock) -> None:
-        self._task_id = task_id
+    def __init__(self, ask: Callable[[float | None, bool], Request], timeout: float | None, clock: Clock) -> None:
+        self._ask = ask
         self._clock = clock
         self._until = None if timeout is None else clock.monotonic() + timeout
         self._asked = False
@@ -92,13 +92,13 @@ class Waiting:
         if self.final:
             return None
         if not self._asked:  # a daemon that is down from the start is no reason to wait
-            return requests.status(self._task_id)
+            return self._ask(None, False)
         left = POLL if self._until is None else self._until - self._clock.monotonic()
         if left <= 0:
             return None
         span = min(left, POLL)
         self._due = self._clock.monotonic() + span - 0.1
-        poll = requests.status(self._task_id, span, until_final=True)
+        poll = self._ask(span, True)
         return poll._replace(patience=PATIENCE if self._until is None else min(left, PATIENCE))
 
     def take(self, answer: Json) -> list[Json]:
@@ -222,6 +222,19 @@ class Events:
 
     def lost(self, error: NoDaemon) -> float:
         return self._retries.lost(error)
+
+
+class Opened:
+    """Events, and a word (`open`) each time that something may have been missed before the stream began."""
+
+    def __init__(self, events: Events) -> None:
+        self._events = events
+        self.request, self.feed = events.request, events.feed
+        self.ended, self.lost = events.ended, events.lost
+
+    def opened(self) -> list[Json]:
+        self._events.opened()
+        return [{"type": "open"}] if self._events.position is None else []
 
 
 class Sending:

@@ -6,11 +6,12 @@ import http.client
 import os
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from types import TracebackType
 from typing import Any, TypeVar, Unpack
 
-from orchestr8d.client import requests, streams
+from orchestr8d.client import requests, streams, workflow_requests
 from orchestr8d.client.answers import ApiError, ConnectionLost, Json, NoDaemon, read, refusal
 from orchestr8d.client.discovery import Endpoint, find
 from orchestr8d.client.requests import EventQuery, LogQuery, Request, TaskQuery
@@ -21,7 +22,7 @@ Item = TypeVar("Item")
 CHUNK = 1 << 16
 
 
-class Client(Verbs[Json, list[Json]]):
+class Client(Verbs[Json, list[Json], str]):
     """Talks to the daemon that `find` finds, or to the one at `endpoint`. For one thread at a time."""
 
     def __init__(self, endpoint: Endpoint | None = None, *, patience: float = 0.0, clock: Clock | None = None) -> None:
@@ -54,12 +55,19 @@ class Client(Verbs[Json, list[Json]]):
 
     def wait(self, task_id: str, timeout: float | None = None) -> Json:
         """A task's final status; goes on over restarts. TimeoutError after `timeout` seconds."""
-        waiting = streams.Waiting(task_id, timeout, self._clock)
+        return self._wait(partial(requests.status, task_id), f"task {task_id}", timeout)
+
+    def wait_workflow(self, workflow_id: str, timeout: float | None = None) -> Json:
+        """The same of a workflow."""
+        return self._wait(partial(workflow_requests.status, workflow_id), f"workflow {workflow_id}", timeout)
+
+    def _wait(self, ask: Callable[[float | None, bool], Request], what: str, timeout: float | None) -> Json:
+        waiting = streams.Waiting(ask, timeout, self._clock)
         last: Json = {}
         for status in self._talk(waiting):
             last = status
         if not waiting.final:
-            raise TimeoutError(f"task {task_id} is still {last['status']}")
+            raise TimeoutError(f"{what} is still {last['status']}")
         return last
 
     def logs(self, task_id: str, follow: bool = False, **query: Unpack[LogQuery]) -> Iterator[bytes]:
@@ -96,6 +104,10 @@ class Client(Verbs[Json, list[Json]]):
     def _many(self, request: Request, key: str) -> list[Json]:
         return list(self._talk(streams.Pages(request, key)))
 
+    def _text(self, request: Request) -> str:
+        text: str = self._one(request)
+        return text
+
     def _one(self, request: Request) -> Any:
         sending = streams.Sending(request, self._patience, self._clock)
         while True:
@@ -117,7 +129,7 @@ class Client(Verbs[Json, list[Json]]):
         body = _all(response)
         if response.will_close:
             self.close()
-        return read(response.status, dict(response.headers), body)
+        return read(response.status, dict(response.headers), body, request.text)
 
     def _open(self, request: Request) -> tuple[http.client.HTTPConnection, http.client.HTTPResponse]:
         """A connection of its own, for a stream."""

@@ -3,36 +3,19 @@
 from __future__ import annotations
 
 import os
-from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Generic, TypeVar, Unpack
+from typing import Unpack
 
 from orchestr8d.client import requests
-from orchestr8d.client.requests import DeliveryQuery, NoticeQuery, Request, TaskQuery
-from orchestr8d.clock import Clock
-from orchestr8d.core.ids import uuid7
-
-# What a verb gives: a document and a list of documents, or promises of them.
-One = TypeVar("One")
-Many = TypeVar("Many")
+from orchestr8d.client.requests import DeliveryQuery, NoticeQuery, TaskQuery
+from orchestr8d.client.schedule_verbs import ScheduleVerbs
+from orchestr8d.client.transport import Many, One, Text
+from orchestr8d.client.workflow_verbs import WorkflowVerbs
 
 
-class Verbs(ABC, Generic[One, Many]):
+class Verbs(WorkflowVerbs[One, Many, Text], ScheduleVerbs[One, Many, Text]):
     """Every verb raises ApiError when the daemon refuses, and NoDaemon when there is none."""
-
-    _clock: Clock
-
-    @abstractmethod
-    def _one(self, request: Request) -> One: ...
-
-    @abstractmethod
-    def _many(self, request: Request, key: str) -> Many:
-        """The list that stands under `key` in the answer, of all pages."""
-
-    def _key(self, given: str | None) -> str:
-        """An idempotency key is always sent, so that a request whose connection broke can be sent again."""
-        return given or uuid7(self._clock.now())
 
     def submit(
         self,

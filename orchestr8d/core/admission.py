@@ -75,15 +75,18 @@ def admit(new: NewTask, facts: Facts, task_id: str, seq: int, now: int) -> Admit
             raise Problem("conflict", f"unique_key {new.unique_key!r} is held by task {holder.id}")
     check_depth(new.queue, facts)
     # A holder that only waits is cancelled in the same transaction; one that runs has processes to be waited for.
-    edges += [("unique", task.id) for task in facts.same_key if task.status in BUSY]
+    ahead = dict.fromkeys([*new.after, *(task.id for task in facts.same_key if task.status in BUSY)])
+    edges += [("unique", other) for other in ahead]
     for other in spec.depends_on:
         status = facts.dependencies[other]
         if status not in FINAL:
             edges.append(("task", other))
         elif status not in SATISFYING and not spec.allow_failed:
             cut_off = cut_off or Error("dependency_failed", f"task {other}, on which this one depends, is {status}")
-    wake_at, is_delay = wake(new, now)
-    waits = bool(edges) or wake_at is not None
+    # What is held has its times and keys when it is released.
+    wake_at, is_delay = (None, 0) if new.held else wake(new, now)
+    unique_key = None if new.held else new.unique_key
+    waits = bool(edges) or wake_at is not None or new.held
     status = "failed" if cut_off else "pending" if waits else "queued"
     queued_at = max(now, facts.last_queued_at) if status == "queued" else None
     task = Task(
@@ -92,10 +95,10 @@ def admit(new: NewTask, facts: Facts, task_id: str, seq: int, now: int) -> Admit
         "concurrency_key" if queued_at is not None and new.concurrency_key is not None else None,
         None, new.queue, claims.lane(spec.agent), new.priority,
         0 if queued_at is None else rank(queued_at, new.priority, facts.head_start),
-        new.user_id, None if spec.agent is None else spec.agent.name, None, None, None, None, new.concurrency_key,
-        new.unique_key, new.unique_key, new.retry_of, None, 0, 0, len(edges), 0, wake_at, is_delay,
-        None if spec.deadline is None else now + round(spec.deadline * 1000),
-        None, now, now, queued_at, None, None, None, None, None, None, _SPEC.encode(spec).decode(),
+        new.user_id, None if spec.agent is None else spec.agent.name, new.workflow_id, new.phase, new.schedule_id, None,
+        new.concurrency_key, unique_key, unique_key, new.retry_of, None, 0, 0, len(edges) + new.held, 0,
+        wake_at, is_delay, new.deadline_at if new.held else deadline_at(spec, now),
+        None, now, now, queued_at, None, None, None, None, None, None, _SPEC.encode(spec).decode(), new.local_id,
     )  # fmt: skip
     events = [Happened("task.created", {"status": task.status, "kind": new.kind, "queue": new.queue})]
     if queued_at is not None:
@@ -104,6 +107,10 @@ def admit(new: NewTask, facts: Facts, task_id: str, seq: int, now: int) -> Admit
     if cut_off:
         _fail_at_birth(admitted, cut_off, now)
     return admitted
+
+
+def deadline_at(spec: Spec, now: int) -> int | None:
+    return None if spec.deadline is None else now + round(spec.deadline * 1000)
 
 
 def check_depth(queue: str, facts: Facts) -> None:
@@ -147,6 +154,24 @@ def enqueue(task: Task, now: int, last_queued_at: int, head_start: float, **data
         },
         [Happened("task.queued", {"status": "queued", "kind": task.kind, "queue": task.queue, **data})],
     )  # fmt: skip
+
+
+def release(task: Task, new: NewTask, now: int, last_queued_at: int, head_start: float) -> Change:
+    """A task that its workflow has held may go, as what `new` says."""
+    wake_at, is_delay = wake(new, now)
+    own = deadline_at(new.spec, now)
+    change: dict[str, Any] = {
+        "blockers": task.blockers - 1, "kind": new.kind, "spec": _SPEC.encode(new.spec).decode(), "queue": new.queue,
+        "priority": new.priority, "lane": claims.lane(new.spec.agent),
+        "agent": None if new.spec.agent is None else new.spec.agent.name, "concurrency_key": new.concurrency_key,
+        "unique_key": new.unique_key, "unique_slot": new.unique_key, "wake_at": wake_at, "wake_is_delay": is_delay,
+        "deadline_at": min((at for at in (task.deadline_at, own) if at is not None), default=None),
+    }  # fmt: skip
+    after = msgspec.structs.replace(task, **change)
+    if not may_queue(after, now):
+        return Change(task, change, [])
+    queued = enqueue(after, now, last_queued_at, head_start)
+    return Change(task, change | queued.set, queued.events)
 
 
 def hold(task: Task) -> str | None:

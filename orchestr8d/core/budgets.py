@@ -19,12 +19,12 @@ _NOTHING: Final = 1e-9
 
 
 class Budget(msgspec.Struct, frozen=True):
-    """`per` task, tag or user: each of them has the whole amount. A day is one of UTC."""
+    """`per` task, workflow, tag or user: each of them has the whole amount. A day is one of UTC."""
 
     name: str
     amount: float
     unit: Literal["usd", "tokens"] = "usd"
-    per: Literal["task", "tag", "user", "day", "total"] = "total"
+    per: Literal["task", "workflow", "tag", "user", "day", "total"] = "total"
     on_exceed: Literal["wait", "fail"] = "wait"
 
 
@@ -65,6 +65,11 @@ class Refused(msgspec.Struct):
 def name_of(parked_for: str) -> str:
     """The budget in a task's `parked_for`."""
     return parked_for.removeprefix("budget:").partition("/")[0]
+
+
+def of_workflow(max_cost_usd: float) -> Budget:
+    """A workflow's own maximum, over all that it starts."""
+    return Budget("max_cost_usd", max_cost_usd, per="workflow", on_exceed="fail")
 
 
 def period(budget: Budget, now: int) -> int:

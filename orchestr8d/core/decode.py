@@ -19,38 +19,38 @@ from orchestr8d.core.errors import Fault, did_you_mean, enough
 
 T = TypeVar("T")
 
-_NOT_YET = "not available in this version"
-_IN_BATCH = re.compile(r"^tasks\[\d+\]\.")
 _WHERE = re.compile(r" - at `\$?(.*)`$")
 
 
-def convert(
-    value: object, into: type[T], *, later: frozenset[str] = frozenset(), strict: bool = True
-) -> tuple[T | None, list[Fault]]:
-    """`value` (of dicts, lists and scalars) as `into`, or None and all that is wrong with it.
-
-    `later` names what a later version will know: a field by its path from the task (`options.model`), or one
-    value of a field (`options.on_failure=callback`); these are faults of kind `not-available`. With
-    `strict=False` strings are taken for numbers and booleans, as in queries and the environment.
-    """
+def convert(value: object, into: type[T], *, strict: bool = True) -> tuple[T | None, list[Fault]]:
+    """`value` (of dicts, lists and scalars) as `into`, or None and all that is wrong with it. With `strict=False`
+    strings are taken for numbers and booleans, as in queries and the environment."""
     try:
         return msgspec.convert(value, into, strict=strict), []
     except msgspec.ValidationError as e:
-        walk = _Walk(later, strict)
+        walk = _Walk(strict)
         walk.all_of(value, into, e)
         return None, walk.faults or [_fault(str(e))]
 
 
-def decode_json(
-    body: bytes, decoder: msgspec.json.Decoder[T], *, later: frozenset[str] = frozenset()
-) -> tuple[T | None, list[Fault]]:
+def right(value: object, into: type[T]) -> tuple[T | None, list[Fault]]:
+    """As `convert`; with faults it is what is right of the value, as `decode_json` has it."""
+    try:
+        return msgspec.convert(value, into), []
+    except msgspec.ValidationError as e:
+        walk = _Walk(strict=True)
+        found = walk.all_of(value, into, e)
+        return None if found is UNSET else found, walk.faults or [_fault(str(e))]
+
+
+def decode_json(body: bytes, decoder: msgspec.json.Decoder[T]) -> tuple[T | None, list[Fault]]:
     """The document as `decoder` types it, and no faults: a valid one costs one msgspec pass.
 
     With faults it is what is right of the document, for further checks: a struct in which UNSET stands for fields that
     are wrong or missing, also where its type does not say so; None when nothing is right.
     """
     with _no_collections():
-        return _decode_json(body, decoder, later)
+        return _decode_json(body, decoder)
 
 
 @contextmanager
@@ -65,7 +65,7 @@ def _no_collections() -> Iterator[None]:
             gc.enable()
 
 
-def _decode_json(body: bytes, decoder: msgspec.json.Decoder[T], later: frozenset[str]) -> tuple[T | None, list[Fault]]:
+def _decode_json(body: bytes, decoder: msgspec.json.Decoder[T]) -> tuple[T | None, list[Fault]]:
     try:
         return decoder.decode(body), []
     except msgspec.ValidationError as e:
@@ -76,7 +76,7 @@ def _decode_json(body: bytes, decoder: msgspec.json.Decoder[T], later: frozenset
         value = msgspec.json.decode(body)
     except (ValueError, RecursionError) as e:
         return None, [Fault("", f"the body is not valid JSON: {e}")]
-    walk = _Walk(later, strict=True)
+    walk = _Walk(strict=True)
     right = walk.all_of(value, decoder.type, wrong)
     return None if right is UNSET else right, walk.faults or [_fault(str(wrong))]
 
@@ -90,8 +90,7 @@ class _Walk:
     """Collects the faults of one value, until there are enough. What converts as a whole is not looked into, so that
     the time goes into what is wrong and not into how much there is."""
 
-    def __init__(self, later: frozenset[str], strict: bool) -> None:
-        self._later = later
+    def __init__(self, strict: bool) -> None:
         self._strict = strict
         self.faults: list[Fault] = []
 
@@ -123,31 +122,23 @@ class _Walk:
                 return self._dict(value, args[1], metas, path)
             if isinstance(value, list) and origin is list and args:
                 return self._list(value, args[0], metas, path)
-        if isinstance(value, str) and f"{_IN_BATCH.sub('', path)}={value}" in self._later:
-            self.faults.append(Fault(path, f"{value!r} is {_NOT_YET}", "not-available"))
-        else:
-            self.faults.append(Fault(path, _explain(value, into) or _fault(str(error)).message))
+        self.faults.append(Fault(path, _explain(value, into) or _fault(str(error)).message))
         return UNSET
 
     def _struct(self, value: dict[Any, Any], into: type[msgspec.Struct], path: str) -> Any:
         fields = {f.encode_name: f for f in msgspec.structs.fields(into)}
         right: dict[str, Any] = {f.name: UNSET for f in fields.values() if f.required}
-        not_yet = False
         for name, item in value.items():
             if enough(self.faults):
                 break
             at = f"{path}.{name}" if path else str(name)
             if name in fields:
                 right[fields[name].name] = self._right(item, _without_unset(fields[name].type), at)
-            elif "=" not in name and _IN_BATCH.sub("", at) in self._later:
-                not_yet = True
-                self.faults.append(Fault(at, _NOT_YET, "not-available"))
             elif into.__struct_config__.forbid_unknown_fields:
                 self.faults.append(unknown(at, str(name), list(fields)))
-        if not not_yet:  # else another kind of thing was asked for: what this kind lacks is beside the point
-            for name, field in fields.items():
-                if field.required and name not in value:
-                    self.faults.append(Fault(f"{path}.{name}" if path else name, "required, but missing"))
+        for name, field in fields.items():
+            if field.required and name not in value:
+                self.faults.append(Fault(f"{path}.{name}" if path else name, "required, but missing"))
         return into(**right)
 
     def _dict(self, value: dict[Any, Any], into: Any, metas: Sequence[msgspec.Meta], path: str) -> Any:

@@ -73,3 +73,19 @@ def parse_time(value: str) -> int:
     if not 0 <= ms <= 253_370_764_800_000:
         raise ValueError("expected a time between 1970 and 9998")
     return round(ms)
+
+
+def span(seconds: float | None) -> str:
+    """A length of time in at most two units: `0.4s`, `12s`, `3m05s`, `2h10m`, `4d6h`."""
+    if seconds is None:
+        return ""
+    if seconds < 10:
+        return f"{max(seconds, 0):.1f}s"
+    whole = int(seconds)
+    if whole < 60:
+        return f"{whole}s"
+    if whole < 3600:
+        return f"{whole // 60}m{whole % 60:02d}s"
+    if whole < 86400:
+        return f"{whole // 3600}h{whole // 60 % 60:02d}m"
+    return f"{whole // 86400}d{whole // 3600 % 24}h"

@@ -14,6 +14,7 @@ from orchestr8d.core.addresses import Allow
 from orchestr8d.core.errors import Fault, did_you_mean
 from orchestr8d.core.model import Result, Spec, Task
 from orchestr8d.core.notices import NewNotice
+from orchestr8d.core.states import TaskStatus
 from orchestr8d.core.task_input import ActionIn, OnCompletion, Options, OptionsPatch, TaskIn
 
 Stored = list[str | dict[str, Any]]
@@ -31,47 +32,73 @@ _MOST_TEXT: Final = 1 << 20
 _SHOWN: Final = 500
 
 
-def check(
-    o: Options | OptionsPatch, at: str, allow: Allow, faults: list[Fault], check_task: CheckTask
-) -> None:  # fmt: skip
+class Rules(msgspec.Struct, frozen=True):
+    """Where callbacks may go, and whether the task is of a workflow, which signals can go to."""
+
+    allow: Allow
+    in_workflow: bool
+
+
+def check(o: Options | OptionsPatch, at: str, rules: Rules, faults: list[Fault], check_task: CheckTask) -> None:
     """Adds what is wrong with the options for a task's end; `check_task` looks at a task that is to follow. UNSET
     stands for what is not said, or is wrong already."""
     if isinstance(o.callback_url, str):
+        path = f"{at}options.callback_url"
         if o.callback_url.startswith(_PATHS):
-            faults.append(Fault(f"{at}options.callback_url", _NO_WORKFLOW, "unprocessable"))
-        elif (wrong := addresses.fault(o.callback_url, allow)) is not None:
-            faults.append(Fault(f"{at}options.callback_url", wrong))
+            _check_signal(o.callback_url, path, rules, faults)
+        elif (wrong := addresses.fault(o.callback_url, rules.allow)) is not None:
+            faults.append(Fault(path, wrong))
     path = f"{at}options.on_completion"
     said = o.on_completion
     if isinstance(said, list):
         for n, action in enumerate(said):
-            _check_action(action, f"{path}[{n}]", allow, faults, check_task)
+            _check_action(action, f"{path}[{n}]", rules, faults, check_task)
             if action == "none" and len(said) > 1:
                 faults.append(Fault(f"{path}[{n}]", "does not go together with others"))
     elif isinstance(said, str | ActionIn):
-        _check_action(said, path, allow, faults, check_task)
+        _check_action(said, path, rules, faults, check_task)
 
 
 def _check_action(
-    action: str | ActionIn, path: str, allow: Allow, faults: list[Fault], check_task: CheckTask
+    action: str | ActionIn, path: str, rules: Rules, faults: list[Fault], check_task: CheckTask
 ) -> None:  # fmt: skip
     if isinstance(action, ActionIn):
         if (action.signal is None) == (action.submit is None):
             faults.append(Fault(path, "give one of signal and submit"))
-        elif action.signal is not None:
-            faults.append(Fault(path, _NO_WORKFLOW, "unprocessable"))
+        elif isinstance(action.signal, str):
+            _check_signal(action.signal, path, rules, faults)
         elif isinstance(action.submit, TaskIn):  # else wrong already
             check_task(action.submit, faults, f"{path}.submit.")
     elif not isinstance(action, str) or action in _WORDS:  # wrong already, or right
         return
     elif "://" in action:
-        wrong = addresses.fault(action, allow)
+        wrong = addresses.fault(action, rules.allow)
         if wrong is not None:
             faults.append(Fault(path, wrong))
     elif action.startswith(_PATHS) or re.fullmatch(patterns.NAME, action):
-        faults.append(Fault(path, f"{_NO_WORKFLOW}{did_you_mean(action, _WORDS)}", "unprocessable"))
+        _check_signal(action, path, rules, faults)
     else:
         faults.append(Fault(path, f"expected {', '.join(_WORDS)}, a URL, the name of a signal, or an object"))
+
+
+def _check_signal(said: str, path: str, rules: Rules, faults: list[Fault]) -> None:
+    name = signal_of(said)
+    if not re.fullmatch(patterns.NAME, name):
+        faults.append(Fault(path, f"{name!r} is no name of a signal"))
+    elif not rules.in_workflow:
+        faults.append(Fault(path, f"{_NO_WORKFLOW}{did_you_mean(said, _WORDS)}", "unprocessable"))
+
+
+def signal_of(said: str) -> str:
+    """The name in `/internal/NAME`, `/webhook/NAME` or NAME."""
+    for path in _PATHS:
+        said = said.removeprefix(path)
+    return said
+
+
+def is_signal(callback_url: str) -> bool:
+    """Whether a callback is no request but a signal to the task's workflow."""
+    return callback_url.startswith(_PATHS)
 
 
 def check_together(o: Options | Spec, faults: list[Fault], at: str = "") -> None:
@@ -95,13 +122,16 @@ def check_templates(task: TaskIn, faults: list[Fault], at: str) -> set[str]:
 
 
 def stored(said: OnCompletion | None, *, is_agent: bool) -> Stored:
-    """As it is kept. What is not said: an agent's task notifies, a command does not."""
+    """As it is kept: a signal as `{"signal": NAME}`, however it was written. Where nothing is said, an agent's task
+    notifies, a command does not."""
     if said is None:
         return ["notification"] if is_agent else []
     actions = said if isinstance(said, list) else [said]
     kept: Stored = []
     for action in actions:
         one = msgspec.to_builtins(action)
+        if isinstance(one, str) and one not in _WORDS and "://" not in one:
+            one = {"signal": signal_of(one)}
         if one != "none" and one not in kept:
             kept.append(one)
     return kept
@@ -109,16 +139,20 @@ def stored(said: OnCompletion | None, *, is_agent: bool) -> Stored:
 
 def shown(actions: Stored) -> Stored:
     """The same without the environment and stdin of tasks that follow: secrets may be in them."""
-    return [action if isinstance(action, str) else {"submit": _shown(action["submit"])} for action in actions]
+    return [
+        {"submit": without_secrets(action["submit"])} if isinstance(action, dict) and "submit" in action else action
+        for action in actions
+    ]
 
 
-def _shown(task: Mapping[str, Any]) -> dict[str, Any]:
+def without_secrets(task: Mapping[str, Any]) -> dict[str, Any]:
+    """A task as it was written, without its environment and stdin."""
     kept = {name: value for name, value in task.items() if name not in ("env", "stdin")}
     options = kept.get("options")
     if isinstance(options, dict) and "on_completion" in options:
         said = options["on_completion"]
         actions = [
-            {"submit": _shown(one["submit"])} if isinstance(one, dict) and one.get("submit") else one
+            {"submit": without_secrets(one["submit"])} if isinstance(one, dict) and one.get("submit") else one
             for one in (said if isinstance(said, list) else [said])
         ]
         kept["options"] = options | {"on_completion": actions if isinstance(said, list) else actions[0]}
@@ -127,18 +161,27 @@ def _shown(task: Mapping[str, Any]) -> dict[str, Any]:
 
 def follow_ups(spec: Spec) -> list[dict[str, Any]]:
     """The tasks that are to follow, as they were written."""
-    return [action["submit"] for action in spec.on_completion if isinstance(action, dict)]
+    return [action["submit"] for action in spec.on_completion if isinstance(action, dict) and "submit" in action]
 
 
-def all_follow_ups(spec: Spec) -> list[dict[str, Any]]:
-    """The same with those that follow from them."""
+def signals(spec: Spec, status: TaskStatus) -> list[str]:
+    """Names of the signals that its workflow gets when the task has come to this final state."""
+    found = [signal_of(spec.callback_url)] if spec.callback_url is not None and is_signal(spec.callback_url) else []
+    if status == "completed":
+        found += [one["signal"] for one in spec.on_completion if isinstance(one, dict) and "signal" in one]
+    return list(dict.fromkeys(found))
+
+
+def all_follow_ups(on_completion: Any) -> list[dict[str, Any]]:
+    """The tasks that follow from these actions, as they were written, and those that follow from them."""
     found = []
-    todo = follow_ups(spec)
+    todo = [on_completion]
     while todo:
-        task = todo.pop()
-        found.append(task)
-        said = (task.get("options") or {}).get("on_completion")
-        todo += [one["submit"] for one in (said if isinstance(said, list) else [said]) if isinstance(one, dict)]
+        said = todo.pop()
+        for action in said if isinstance(said, list) else [said]:
+            if isinstance(action, dict) and action.get("submit"):
+                found.append(action["submit"])
+                todo.append((action["submit"].get("options") or {}).get("on_completion"))
     return found
 
 
@@ -187,6 +230,12 @@ def notice(task: Task, spec: Spec) -> NewNotice:
         message=title if error is None else f"{title}: {error.message or error.kind}",
         workflow_id=task.workflow_id, task_id=task.id,
     )  # fmt: skip
+
+
+def is_cut_off(task: Task) -> bool:
+    """Whether it failed for what others of its workflow did: of that workflow's end is told."""
+    error = task.read_error()
+    return task.workflow_id is not None and error is not None and error.kind == "dependency_failed"
 
 
 def not_followed(task_id: str, user_id: str, reason: str) -> NewNotice:

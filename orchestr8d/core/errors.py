@@ -19,7 +19,6 @@ Kind = Literal[
     "too-large",      # 413
     "unsupported-media-type",  # 415
     "unprocessable",  # 422: well-formed, but cannot be
-    "not-available",  # 422: belongs to a capability that this version does not have
     "rate-limited",   # 429: queue full
     "unavailable",    # 503: draining, store busy or full
 ]
@@ -27,7 +26,7 @@ Kind = Literal[
 STATUS: dict[str, int] = {
     "invalid": 400, "unauthorized": 401, "forbidden": 403, "not-found": 404, "method-not-allowed": 405,
     "conflict": 409, "gone": 410, "too-large": 413, "unsupported-media-type": 415, "unprocessable": 422,
-    "not-available": 422, "rate-limited": 429, "unavailable": 503,
+    "rate-limited": 429, "unavailable": 503,
 }  # fmt: skip
 
 # So many faults are listed; whoever has more begins with these.
@@ -75,7 +74,7 @@ def refuse(faults: Sequence[Fault]) -> None:
     """Raise one Problem for all faults, if there are any. A fault that means 400 wins over those that mean 422."""
     if not faults:
         return
-    worst = min(faults, key=lambda f: (STATUS[f.kind], f.kind != "unprocessable"))
+    worst = min(faults, key=lambda f: STATUS[f.kind])
     listed = [Fault(_short(fault.path), _short(fault.message), fault.kind) for fault in faults[:MOST_FAULTS]]
     more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
     if enough(faults):

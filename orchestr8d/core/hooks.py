@@ -13,7 +13,7 @@ from orchestr8d.core import durations
 from orchestr8d.core.addresses import Allow
 from orchestr8d.core.decode import convert
 from orchestr8d.core.errors import Fault
-from orchestr8d.core.task_input import NOT_YET, Duration, TaskIn
+from orchestr8d.core.task_input import Duration, TaskIn
 
 # So many characters of a text a pattern sees, as many as a path can have: what people write without a thought takes
 # the square of the length, or its cube, and nothing can interrupt it.
@@ -85,7 +85,7 @@ def _task_faults(task: dict[str, Any]) -> list[Fault]:
     """What is wrong with a rule's task whatever hook comes: not what a template stands for."""
     from orchestr8d.core import submit, template  # late: only who has rules needs them, and importing takes time
 
-    made, faults = convert(task, TaskIn, later=NOT_YET)
+    made, faults = convert(task, TaskIn)
     if made is not None:
         submit.check(made, submit.Policy(max_retries=2**53, addresses=Allow(private=True)), faults)
     task = _without_follow_ups(task)

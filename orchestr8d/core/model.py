@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import msgspec
@@ -119,7 +120,7 @@ class Spec(msgspec.Struct, frozen=True, omit_defaults=True):
     max_retries: int = 0
     backoff: Backoff = Backoff()
     on_failure: Literal["retry", "fail", "callback"] = "retry"
-    # `notification`, `callback_url`, URLs, and `{"submit": TASK}` as it was written (core.endings).
+    # `notification`, `callback_url`, URLs, `{"signal": NAME}`, and `{"submit": TASK}` as it was written (core.endings).
     on_completion: list[str | dict[str, Any]] = []
     callback_url: str | None = None
     callback_method: Literal["POST", "PUT"] = "POST"
@@ -146,6 +147,15 @@ class NewTask(msgspec.Struct, kw_only=True):
     run_at: int | None = None
     delay: float | None = None
     retry_of: str | None = None
+    # Of a workflow's: it waits until that releases it (`held`), under a name of its own.
+    workflow_id: str | None = None
+    phase: str | None = None
+    local_id: str | None = None
+    held: bool = False
+    deadline_at: int | None = None
+    # Of a schedule's: the tasks and workflows whose ends it waits for, whatever ends they are.
+    schedule_id: str | None = None
+    after: Sequence[str] = ()
     # Where it stood in what was submitted, for faults: `tasks[3].` in a batch.
     at: str = ""
 
@@ -157,7 +167,7 @@ class Task(msgspec.Struct):
     id: str
     kind: str
     status: TaskStatus
-    # What keeps a queued task from being claimed; None when it may be. Only 'concurrency_key' for now.
+    # What keeps a queued task from being claimed; None when it may be: 'concurrency_key', 'workflow' (that is paused).
     hold: str | None
     # What a parked task waits for: 'limit', or 'budget:NAME/KEY'.
     parked_for: str | None
@@ -181,7 +191,7 @@ class Task(msgspec.Struct):
     # How many attempts were started, and how many retries were begun or are waited for.
     attempt: int
     retry_count: int
-    # How many edges of task_deps still hold it back.
+    # How many edges of task_deps still hold it back; one more while its workflow does.
     blockers: int
     paused: int
     # When it moves by itself: `run_at` while pending, `next_retry_at` while retrying. Follows a set clock if a delay.
@@ -200,6 +210,8 @@ class Task(msgspec.Struct):
     error: str | None
     usage: str | None
     spec: str
+    # Its name in its workflow.
+    local_id: str | None
 
     def read_spec(self) -> Spec:
         return msgspec.json.decode(self.spec, type=Spec)

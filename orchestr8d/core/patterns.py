@@ -11,6 +11,8 @@ DURATION: Final = r"[0-9]{1,9}s|[0-9]{1,8}m|[0-9]{1,6}h|[0-9]{1,5}d"
 RATE: Final = r"([1-9][0-9]{0,5})/([1-9][0-9]{0,5})?([smhd])"
 NAME: Final = r"[A-Za-z0-9][A-Za-z0-9_.:@-]{0,127}"
 ENV_NAME: Final = r"[A-Za-z_][A-Za-z0-9_]*"
+# Of a phase or task in its workflow.
+LOCAL_ID: Final = r"[A-Za-z_][A-Za-z0-9_-]{0,63}"
 
 
 def whole(pattern: str, expected: str | None = None) -> Meta:

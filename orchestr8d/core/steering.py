@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import msgspec
 
@@ -11,6 +11,7 @@ from orchestr8d.core.admission import Change, Facts, Happened
 from orchestr8d.core.errors import Problem
 from orchestr8d.core.model import NewTask, Progress, Spec, Task
 from orchestr8d.core.states import BUSY, FINAL, WAITING
+from orchestr8d.core.workflow import Node
 
 # What an attempt is started with, of a task's spec.
 _USED: Final = ("command", "prompt", "cwd", "env", "stdin", "check", "timeout", "stall_timeout")
@@ -23,6 +24,21 @@ def cancel(task: Task, now: int) -> Change | None:
     if task.status in BUSY:
         return None if task.cancel_requested_at else Change(task, {"cancel_requested_at": now}, [])
     return admission.finalise(task, "cancelled", now)
+
+
+def check_in_workflow(task: Task, node: Node | None, verb: Literal["paused", "changed", "retried"]) -> None:
+    """Raises Problem for what only a workflow can have done with its task; `node` is what the task is there."""
+    if task.local_id is None:
+        return
+    whose = f"task {task.id} is {task.local_id!r} of workflow {task.workflow_id}"
+    if verb == "retried":
+        raise Problem("conflict", f"{whose}: it is retried with that (POST /api/v1/workflows/{task.workflow_id}/retry)")
+    if node is None or task.status in FINAL:
+        return
+    if node.kind != "task":
+        raise Problem("conflict", f"{whose} and runs nothing itself: it cannot be {verb}")
+    if verb == "changed" and node.state != "open":
+        raise Problem("conflict", f"{whose}: its definition says what it will be until it is queued")
 
 
 def pause(task: Task) -> Change:

@@ -45,6 +45,8 @@ class Policy(Struct, frozen=True):
     agents: AgentRules = AgentRules()
     # Where callbacks may go ([webhooks] allow).
     addresses: Allow = Allow()
+    # Whether the task is of a workflow: signals go there.
+    in_workflow: bool = False
 
 
 def _seconds(value: str | float | None) -> float | None:
@@ -77,7 +79,7 @@ def check(task: TaskIn | TaskPatch, policy: Policy, faults: list[Fault], at: str
     if task.env is not UNSET:
         _check_env(task.env, f"{at}env", faults)
     if task.cwd is not UNSET and task.cwd is not None:
-        _check_cwd(task.cwd, f"{at}cwd", faults)
+        check_cwd(task.cwd, f"{at}cwd", faults)
     if o.check is not UNSET and o.check is not None:
         _check_argv(o.check, f"{at}options.check", policy, faults)
     if o.max_retries is not UNSET and (o.max_retries or 0) > policy.max_retries:
@@ -91,11 +93,11 @@ def check(task: TaskIn | TaskPatch, policy: Policy, faults: list[Fault], at: str
             faults.append(Fault(f"{at}options.run_at", str(e)))
     for name in ("metadata", "json_schema", "mcp_config"):
         value = getattr(o, name)
-        if isinstance(value, dict) and _is_deeper(value, MAX_DEPTH):
+        if isinstance(value, dict) and is_deeper(value, MAX_DEPTH):
             faults.append(Fault(f"{at}options.{name}", f"nested more than {MAX_DEPTH} levels deep"))
     _check_agent_options(o, policy, faults, at)
     endings.check(
-        o, at, policy.addresses, faults,
+        o, at, endings.Rules(policy.addresses, policy.in_workflow), faults,
         lambda next_one, found, path: _check_follow_up(next_one, policy, found, path, follows + 1),
     )  # fmt: skip
     for name in ("title", "unique_key"):
@@ -113,7 +115,8 @@ def _check_follow_up(task: TaskIn, policy: Policy, faults: list[Fault], at: str,
         return
     found: list[Fault] = []
     unsure = endings.check_templates(task, faults, at)
-    check(task, policy, found, at, follows)
+    # It is of no workflow, whatever it follows from.
+    check(task, msgspec.structs.replace(policy, in_workflow=False), found, at, follows)
     o = task.options or Options()  # UNSET when wrong
     if task.agent is not None and policy.agents.off is not None:
         found.append(Fault(f"{at}agent", policy.agents.off, "unprocessable"))
@@ -165,13 +168,16 @@ def check_programs(spec: Spec, policy: Policy, faults: list[Fault]) -> None:
 
 def new_task(task: TaskIn, policy: Policy, faults: list[Fault], at: str = "") -> NewTask | None:
     """The task as admission takes it; what is wrong is added to `faults`, with paths that begin with `at`."""
-    o = task.options
     before = len(faults)
     check(task, policy, faults, at)
     if task.agent is not None and policy.agents.off is not None:
         faults.append(Fault(f"{at}agent", policy.agents.off, "unprocessable"))
-    if len(faults) > before:
-        return None
+    return None if len(faults) > before else built(task, policy, at)
+
+
+def built(task: TaskIn, policy: Policy, at: str = "") -> NewTask:
+    """The same of a task with which nothing is wrong."""
+    o = task.options
     agent = None if task.agent is None else _agent(task.agent, o)
     retries = min(AGENT_RETRIES if agent is not None else 0, policy.max_retries)
     spec = Spec(
@@ -250,14 +256,15 @@ def _surely_fit(words: Collection[str]) -> bool:
     return longest < MAX_ARG and total < MAX_ARGS and "\0" not in text
 
 
-def _check_cwd(cwd: str, path: str, faults: list[Fault]) -> None:
+def check_cwd(cwd: str, path: str, faults: list[Fault]) -> None:
     if not cwd.startswith("/"):
         faults.append(Fault(path, "must be an absolute path: the daemon has a working directory of its own"))
     if "\0" in cwd or len(cwd.encode()) > 4095:
         faults.append(Fault(path, "not a path"))
 
 
-def _is_deeper(value: dict[str, Any], levels: int) -> bool:
+def is_deeper(value: dict[str, Any], levels: int) -> bool:
+    """Whether lists and mappings in a mapping go deeper than so many levels."""
     level: list[Any] = [value]
     while level and levels:
         level = [

@@ -31,10 +31,6 @@ AGENT_OPTIONS = (
 )  # fmt: skip
 Priority = Literal["critical", "high", "normal", "low"] | Annotated[int, Meta(ge=-100, le=100)]
 
-# What belongs to capabilities that this version does not have: 422 `not-available`. Fields by their path from the task,
-# and single values of a field.
-NOT_YET = frozenset({"workflow_id"})
-
 
 class BackoffIn(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     kind: Literal["exponential", "linear", "fixed"] = "exponential"

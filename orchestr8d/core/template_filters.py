@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import msgspec
 
+from orchestr8d.core import durations
 from orchestr8d.core.template_work import Missing, Work, Wrong
 
 _NAMES: Final = {str: "a text", int: "a number", float: "a number", bool: "true or false", list: "a list",
@@ -228,6 +229,12 @@ def _ends(work: Work, value: Any, at: int) -> Any:
     return found[at] if found else _NONE_IN_IT
 
 
+def _seconds(work: Work, value: Any) -> Any:
+    """`"1d"` as 86400; a number as it is."""
+    found = durations.seconds(_text(work, value) if type(value) is str else number(value))
+    return int(found) if found.is_integer() else found
+
+
 FILTERS: Final[Mapping[str, Callable[..., Any]]] = {
     "abs": lambda work, value: abs(number(value)),
     "capitalize": lambda work, value: _text(work, value).capitalize(),
@@ -252,6 +259,7 @@ FILTERS: Final[Mapping[str, Callable[..., Any]]] = {
     "replace": _replace,
     "reverse": _reverse,
     "round": _round,
+    "seconds": _seconds,
     "select": _select,
     "selectattr": _selectattr,
     "sort": _sort,

@@ -54,7 +54,7 @@ class Run:
             self._work.spend()
             if isinstance(node, nodes.Output):
                 for part in node.nodes:
-                    text = part.data if isinstance(part, nodes.TemplateData) else self._work.text(self.value(part))
+                    text = part.data if isinstance(part, nodes.TemplateData) else self._work.placed(self.value(part))
                     yield self._work.write(text)
             elif isinstance(node, nodes.If):
                 yield from self.write(self._branch(node))

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from itertools import islice
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 from msgspec import Struct
@@ -13,6 +13,8 @@ from msgspec import Struct
 from orchestr8d.core.errors import did_you_mean
 
 _JSON = msgspec.json.Encoder()
+# Texts of more bytes do not belong into a command or a prompt.
+LONG: Final = 32 << 10
 # Past this many bits a number is of no use to a task.
 _BITS = 128
 # So many characters cost as much as one step.
@@ -55,23 +57,40 @@ class Missing(Struct, frozen=True):
         return Wrong(self.message + did_you_mean(self.name, list(islice(self.known, MOST_KNOWN))))
 
 
+def size(text: str) -> int:
+    """In bytes."""
+    return len(text) if text.isascii() else len(text.encode(errors="replace"))
+
+
+def is_long(text: str) -> bool:
+    return len(text) > LONG or (len(text) * 4 > LONG and size(text) > LONG)
+
+
 class Work:
     """Counts what one rendering uses. Every method raises Wrong when that is too much."""
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
+        # What becomes of a text of more than LONG bytes that an expression gives.
+        self.place: Callable[[str], str] | None = None
         self._left = limits.steps
-        self._written = 0
+        # Bytes of what came out.
+        self.written = 0
 
     def spend(self, steps: int = 1) -> None:
         self._left -= steps
         if self._left < 0:
             raise Wrong(f"too much work: more than {self.limits.steps:,} steps")
 
+    @property
+    def spent(self) -> int:
+        """Steps that were taken."""
+        return self.limits.steps - self._left
+
     def write(self, text: str) -> str:
         """A part of the output."""
-        self._written += len(text) if text.isascii() else len(text.encode())
-        if self._written > self.limits.size:
+        self.written += len(text) if text.isascii() else len(text.encode())
+        if self.written > self.limits.size:
             raise self.too_long()
         return text
 
@@ -82,6 +101,13 @@ class Work:
         if self._walk(value) > self.limits.size:
             raise self.too_long()
         return self.short(_JSON.encode(value).decode())
+
+    def placed(self, value: Any) -> str:
+        """`value` as a text to be written."""
+        if self.place is not None and type(value) is str and is_long(value):
+            return self.place(value)
+        text = self.text(value)
+        return self.place(text) if self.place is not None and is_long(text) else text
 
     def short(self, text: str) -> str:
         """`text`, when it is short enough to be worked on."""

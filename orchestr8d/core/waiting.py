@@ -7,6 +7,7 @@ import msgspec
 from orchestr8d.core import budgets
 from orchestr8d.core.durations import iso
 from orchestr8d.core.model import Queue, Task, WaitingFor
+from orchestr8d.core.workflow import NodeView
 
 
 class Why(msgspec.Struct):
@@ -19,6 +20,9 @@ class Why(msgspec.Struct):
     # Why no account lets it through.
     limit: WaitingFor | None = None
     now: int = 0
+    # Of a task of a workflow: what it waits for there, and whether its workflow is held by a person (or not started).
+    node: NodeView | None = None
+    workflow_paused: bool = False
 
 
 def waiting_for(task: Task, why: Why) -> list[WaitingFor]:
@@ -44,16 +48,33 @@ def _parked(task: Task, why: Why) -> list[WaitingFor]:
 
 
 def _pending(task: Task, why: Why) -> list[WaitingFor]:
-    reasons = [WaitingFor("paused")] if task.paused else []
+    reasons = [WaitingFor("paused")] if task.paused or why.workflow_paused else []
     if task.wake_at is not None:
         reasons.append(WaitingFor("time", until=iso(task.wake_at)))
     reasons += [WaitingFor("task", id=other) for other in why.tasks]
     reasons += [WaitingFor("unique", id=other) for other in why.unique]
+    if why.node is not None:
+        reasons += _in_workflow(why.node)
     return reasons
 
 
+def _in_workflow(view: NodeView) -> list[WaitingFor]:
+    """`name` is a local id of its workflow, or a signal's."""
+    node = view.node
+    reasons = [WaitingFor("workflow_task", name=other) for other in view.waiting_for]
+    if node.state == "open":
+        return [*reasons, WaitingFor("approval", until=iso(node.wake_at))] if node.kind == "approval" else reasons
+    reasons += [WaitingFor("signal", name=name) for name in view.unsent]
+    if node.state == "timed":
+        reasons.append(WaitingFor("time", until=iso(node.wake_at)))
+    elif node.state == "full":  # of a max_parallel
+        reasons.append(WaitingFor("slot", name=node.parent or node.phase))
+    # Else it is decided about within a moment.
+    return reasons or [WaitingFor("slot")]
+
+
 def _queued(task: Task, why: Why) -> list[WaitingFor]:
-    reasons = []
+    reasons = [WaitingFor("paused")] if task.hold == "workflow" else []
     queue = why.queue
     if queue is not None and queue.paused:
         reasons.append(WaitingFor("queue_paused", name=task.queue))

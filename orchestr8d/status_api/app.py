@@ -9,6 +9,7 @@ from aiohttp import web
 
 from orchestr8d.status_api import (
     agents,
+    archive,
     deliveries,
     events,
     executors,
@@ -19,12 +20,17 @@ from orchestr8d.status_api import (
     operations,
     queues,
     respond,
+    schedules,
     steering,
     submit,
     tasks,
+    templates,
     tokens,
     watch,
     webhooks,
+    workflow_control,
+    workflow_reads,
+    workflows,
 )
 from orchestr8d.status_api.gate import Gate, middleware
 from orchestr8d.status_api.openapi import document
@@ -37,8 +43,9 @@ __all__ = ["Pool", "Route", "Services", "Waits", "create_app", "table"]
 # After a refused body what still arrives is read and thrown away for so many seconds, so that the answer is seen.
 _LINGER = 1.0
 _RESOURCES = (
-    submit, tasks, watch, steering, logs, events, hooks, queues, limits, executors, agents, tokens, notifications,
-    operations, webhooks, deliveries,
+    submit, tasks, watch, steering, logs, events, hooks, queues, limits, executors, agents, templates, tokens,
+    notifications, operations, webhooks, deliveries, workflows, workflow_reads, workflow_control, archive,
+    schedules,
 )  # fmt: skip
 
 

@@ -17,7 +17,7 @@ from orchestr8d.status_api.cursors import Page
 from orchestr8d.status_api.route import Call, Route
 from orchestr8d.status_api.services import Services
 from orchestr8d.status_api.views import Time
-from orchestr8d.store import DeliveryFilter
+from orchestr8d.store.types import DeliveryFilter
 
 Status = Literal["pending", "delivered", "dead"]
 

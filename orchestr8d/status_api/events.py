@@ -18,7 +18,7 @@ from orchestr8d.status_api.cursors import Page
 from orchestr8d.status_api.reading import distinct
 from orchestr8d.status_api.route import Call, Media, Route
 from orchestr8d.status_api.services import Services
-from orchestr8d.store import EventFilter
+from orchestr8d.store.types import EventFilter
 
 # A comment so often (seconds) tells both ends that the connection lives.
 KEEP_ALIVE: Final = 15.0

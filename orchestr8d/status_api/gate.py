@@ -13,7 +13,7 @@ from aiohttp.abc import AbstractMatchInfo
 
 from orchestr8d.config import Config
 from orchestr8d.core.errors import Problem, enough, refuse
-from orchestr8d.status_api import reading, respond
+from orchestr8d.status_api import reading, respond, rights
 from orchestr8d.status_api.hosts import Doors
 from orchestr8d.status_api.peers import Peers, is_unix
 from orchestr8d.status_api.reading import Inputs
@@ -77,10 +77,10 @@ class Gate:
         if inputs is None or route is None:
             return _no_route(request.match_info)
         if not is_open:
-            self._check_rights(request, route, caller)
+            await self._check_rights(request, route, caller)
         body = b""
         if route.writes and request.body_exists:
-            reading.check_content_type(request)
+            reading.check_content_type(request, route)
             body = await reading.read_body(request, self._max_body)
         query, value, once, faults = inputs.decode(request, caller, body)
         call = Call(request, caller, query, value, once, partial(self._caller, request))
@@ -129,12 +129,9 @@ class Gate:
             token_id=caller.token_id, name=caller.name, scope=caller.scope, task_id=task_id, attempt_id=attempt_id
         )
 
-    def _check_rights(self, request: web.Request, route: Route, caller: Caller) -> None:
+    async def _check_rights(self, request: web.Request, route: Route, caller: Caller) -> None:
         if caller.task_id is not None:
-            own = route.inside == "own" and request.match_info.get("id") == caller.task_id
-            if not own and route.inside != "any":
-                may = "read that task, report its progress and notify its user"
-                raise Problem("forbidden", f"a task's own token may {may}")
+            await rights.check_inside(self._services, route, caller.task_id, request.match_info.get("id"))
         elif _LEVEL[caller.scope] < _LEVEL[route.scope or "read"]:
             raise Problem("forbidden", f"this needs a token of scope {route.scope!r}; this one's is {caller.scope!r}")
 

@@ -10,7 +10,7 @@ from aiohttp import web
 from orchestr8d.core.decode import convert
 from orchestr8d.core.errors import Problem, refuse
 from orchestr8d.core.model import NewTask
-from orchestr8d.core.task_input import NOT_YET, TaskIn
+from orchestr8d.core.task_input import TaskIn
 from orchestr8d.hook_rules import Asked
 from orchestr8d.status_api import respond, rights
 from orchestr8d.status_api.route import Call, Route
@@ -35,7 +35,7 @@ async def submit(services: Services, caller: Caller, asked: Asked) -> str:
     A debounced one waits under its key, and is changed and put off again by the next of its kind. Once it runs, it is
     replaced: it works on what is outdated.
     """
-    task, faults = convert(asked.task, TaskIn, later=NOT_YET)
+    task, faults = convert(asked.task, TaskIn)
     refuse(faults)
     assert task is not None
     (new,) = await made(services, caller, task)

@@ -44,7 +44,7 @@ class Budget(msgspec.Struct):
     used: float
     reserved: float
     unit: Literal["usd", "tokens"]
-    per: Literal["task", "tag", "user", "day", "total"]
+    per: Literal["task", "workflow", "tag", "user", "day", "total"]
     key: str | None
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
 from aiohttp import web
@@ -10,6 +10,7 @@ from aiohttp import web
 from orchestr8d.core import notices
 from orchestr8d.core.decode import unknown
 from orchestr8d.core.errors import Fault, Problem, refuse
+from orchestr8d.core.model import Task
 from orchestr8d.core.notices import ALIASES, TYPES, Delivery, NewNotice, Notification
 from orchestr8d.core.task_input import Key
 from orchestr8d.status_api import cursors, respond
@@ -17,14 +18,18 @@ from orchestr8d.status_api.cursors import Page
 from orchestr8d.status_api.reading import distinct
 from orchestr8d.status_api.route import Call, Route
 from orchestr8d.status_api.services import Services
-from orchestr8d.store import NoticeFilter
+from orchestr8d.store.types import NoticeFilter
 from orchestr8d.tokens import Caller
 
+_NOBODY: Final = Fault("user_id", "required, but missing")
 
-class NotificationIn(msgspec.Struct, forbid_unknown_fields=True):
-    """A message for a user. `failure` is another word for `task_failure`; the default priority is the type's."""
 
-    user_id: Key
+class NotificationIn(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """A message for a user. `failure` is another word for `task_failure`; the default priority is the type's. What a
+    task sends is for its own user, and of itself and its workflow."""
+
+    # Needed but from a task.
+    user_id: Key | None = None
     notification_type: notices.Type | Literal["failure"]
     message: Annotated[str, msgspec.Meta(min_length=1, max_length=65_536)]
     title: Annotated[str, msgspec.Meta(min_length=1, max_length=1000)] | None = None
@@ -74,26 +79,35 @@ class Whose(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 async def create(services: Services, call: Call) -> web.Response:
     said: NotificationIn = call.body
+    task = None if call.caller.task_id is None else await services.store.task(call.caller.task_id)
+    user_id = said.user_id if said.user_id is not None or task is None else task.user_id
+    if user_id is None:
+        raise Problem("invalid", f"{_NOBODY.path}: {_NOBODY.message}", [_NOBODY])
     new = NewNotice(
-        user_id=said.user_id, type=ALIASES.get(said.notification_type, said.notification_type),  # type: ignore[arg-type]
+        user_id=user_id, type=ALIASES.get(said.notification_type, said.notification_type),  # type: ignore[arg-type]
         message=said.message, title=said.title, priority=said.priority, workflow_id=said.workflow_id,
         task_id=said.task_id, metadata=said.metadata,
     )  # fmt: skip
     if len(respond.encode(new.metadata)) > notices.MOST_METADATA:
         refuse([Fault("metadata", f"is longer than {notices.MOST_METADATA:,} bytes as JSON")])
-    if call.caller.task_id is not None:
-        new = await _from_inside(services, call.caller.task_id, new)
+    if task is not None:
+        new = _from_inside(task, new)
     _check_user(call.caller, new.user_id)
     body, replayed = await services.store.notify(new, lambda sent: respond.encode(Sent(sent)), call.once)
     return respond.raw(body, 200 if replayed else 201)
 
 
-async def _from_inside(services: Services, task_id: str, new: NewNotice) -> NewNotice:
-    """A task speaks for itself, to its own user."""
-    task = await services.store.task(task_id)
-    if new.user_id != task.user_id or new.task_id not in (None, task.id):
-        raise Problem("forbidden", f"a task's own token notifies its own user, {task.user_id!r}, of that task only")
+def _from_inside(task: Task, new: NewNotice) -> NewNotice:
+    """A task speaks for itself and its workflow, to its own user."""
+    others = new.task_id not in (None, task.id) or new.workflow_id not in (None, task.workflow_id)
+    if new.user_id != task.user_id or others:
+        message = f"a task's own token notifies its own user, {task.user_id!r}, of that task and its workflow only"
+        raise Problem("forbidden", message)
     return msgspec.structs.replace(new, task_id=task.id, workflow_id=task.workflow_id)
+
+
+async def _also(services: Services, call: Call) -> list[Fault]:
+    return [_NOBODY] if call.body.user_id is None and call.caller.task_id is None else []
 
 
 def _check_user(caller: Caller, user_id: str) -> None:
@@ -135,7 +149,7 @@ async def ack_all(services: Services, call: Call) -> web.Response:
 ROUTES = (
     Route(
         "POST", "/api/v1/notifications", create, "Send a notification to a user", "submit", {201: Sent, 200: Sent},
-        (409,), body=NotificationIn, body_required=True, once=True, inside="any",
+        (409,), body=NotificationIn, body_required=True, also=_also, once=True, inside="any",
     ),
     Route(
         "GET", "/api/v1/notifications", index, "List notifications, newest first", "read", {200: Notifications},

@@ -29,8 +29,8 @@ _ABOUT: Final[Mapping[int, str]] = {
     409: "The wrong state for this, or a key that is taken",
     410: "The cursor is older than what is kept",
     413: "The body is too large",
-    415: "The body is no JSON",
-    422: "Well-formed, but it cannot be, or not in this version",
+    415: "The body is of another type than what is taken",
+    422: "Well-formed, but it cannot be",
     429: "The queue is full",
     503: "The daemon drains, or the store is busy or full",
 }
@@ -60,7 +60,8 @@ def _types(routes: Sequence[Route]) -> list[Any]:
     """Every type that the document shows, once each."""
     found: dict[str, Any] = {repr(ProblemAnswer): ProblemAnswer}
     for route in routes:
-        shown: list[Any] = [answer for answer in route.answers.values() if not isinstance(answer, Media)]
+        answers = [answer for status in route.answers for answer in route.answers_of(status)]
+        shown: list[Any] = [answer for answer in answers if not isinstance(answer, Media)]
         shown += [field.type for field in msgspec.structs.fields(route.query)]
         if route.writes:
             shown.append(route.body)
@@ -92,10 +93,10 @@ def _operation(route: Route, refs: Mapping[str, Any]) -> dict[str, Any]:
     else:
         operation["description"] = f"Needs the scope `{route.scope}`."
     if route.writes:
-        operation["requestBody"] = {
-            "required": route.body_required,
-            "content": {"application/json": {"schema": refs[repr(route.body)]}},
-        }
+        content = {"application/json": {"schema": refs[repr(route.body)]}}
+        if route.yaml:
+            content["application/yaml"] = {"schema": {"type": "string"}}
+        operation["requestBody"] = {"required": route.body_required, "content": content}
     return operation
 
 
@@ -129,12 +130,19 @@ def _without_null(schema: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def _responses(route: Route, refs: Mapping[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = {}
-    for status, answer in route.answers.items():
-        if isinstance(answer, Media):
-            schema = {} if answer.stream else {"type": "string"}
-            about, content = answer.description, {answer.content_type.partition(";")[0]: {"schema": schema}}
-        else:
-            about, content = HTTPStatus(status).phrase, {"application/json": {"schema": refs[repr(answer)]}}
+    for status in route.answers:
+        about = HTTPStatus(status).phrase
+        content: dict[str, Any] = {}
+        as_json = []
+        for answer in route.answers_of(status):
+            if isinstance(answer, Media):
+                schema = {} if answer.stream else {"type": "string"}
+                about = answer.description
+                content[answer.content_type.partition(";")[0]] = {"schema": schema}
+            else:
+                as_json.append(refs[repr(answer)])
+        if as_json:
+            content["application/json"] = {"schema": as_json[0] if len(as_json) == 1 else {"anyOf": as_json}}
         found[str(status)] = {"description": about, "content": content}
         headers = route.response_headers.get(status)
         if headers:

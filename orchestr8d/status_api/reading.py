@@ -14,8 +14,8 @@ from aiohttp import web
 
 from orchestr8d.core.decode import convert, decode_json
 from orchestr8d.core.errors import Fault, Problem, refuse
-from orchestr8d.status_api.route import Route
-from orchestr8d.store import Idempotency
+from orchestr8d.status_api.route import ANY, Route
+from orchestr8d.store.types import Idempotency
 from orchestr8d.tokens import Caller
 
 _KEY = re.compile(r"[\x21-\x7e]{1,255}")
@@ -29,7 +29,9 @@ class Inputs:
 
     route: Route
     decoder: msgspec.json.Decoder[Any] = field(init=False)
-    # The query of a request that has none, and the parameters that may be given more than once.
+    # What stands for an empty body; the query of a request that has none, and the parameters that may be given more
+    # than once.
+    no_body: bytes = field(init=False)
     no_query: Any = field(init=False)
     repeatable: frozenset[str] = field(init=False)
 
@@ -37,6 +39,7 @@ class Inputs:
         fields = msgspec.structs.fields(self.route.query)
         lists = frozenset(f.encode_name for f in fields if typing.get_origin(f.type) is list)
         object.__setattr__(self, "decoder", msgspec.json.Decoder(self.route.body))
+        object.__setattr__(self, "no_body", b"null" if self.route.body is ANY else b"{}")
         object.__setattr__(self, "no_query", self.route.query())
         object.__setattr__(self, "repeatable", lists)
 
@@ -44,14 +47,26 @@ class Inputs:
         self, request: web.Request, caller: Caller, body: bytes
     ) -> tuple[Any, Any, Idempotency | None, list[Fault]]:
         """Query, body and idempotency key, and the faults of all three; with any, of the body what is right of it."""
+        if self.route.yaml and is_yaml(request):
+            return self._as_it_came(request, caller, body)
         query, faults = self._query(request)
         once = self._once(request, caller, body, faults) if self.route.once else None
         value = None
         if self.route.writes:
-            given = body if body or self.route.body_required else b"{}"
-            value, wrong = decode_json(given, self.decoder, later=self.route.later)
+            given = body if body or self.route.body_required else self.no_body
+            value, wrong = decode_json(given, self.decoder)
             faults += wrong
         return query, value, once, faults
+
+    def _as_it_came(
+        self, request: web.Request, caller: Caller, body: bytes
+    ) -> tuple[dict[str, list[str]], bytes, Idempotency | None, list[Fault]]:
+        faults: list[Fault] = []
+        query = {name: request.query.getall(name) for name in dict.fromkeys(request.query)}
+        once = None
+        if self.route.once:
+            once = self._once(request, caller, request.rel_url.raw_query_string.encode() + b"\0" + body, faults)
+        return query, body, once, faults
 
     def _query(self, request: web.Request) -> tuple[Any, list[Fault]]:
         if not request.query_string:
@@ -65,7 +80,7 @@ class Inputs:
                 faults.append(Fault(name, "given more than once"))
             else:
                 given[name] = text
-        query, wrong = convert(given, self.route.query, later=self.route.later, strict=False)
+        query, wrong = convert(given, self.route.query, strict=False)
         # Lenient decoding takes the text `null` for None, but no parameter is given in order to be absent.
         nulls = [
             Fault(name, "expected a value") for name in given if query is not None and getattr(query, name) is None
@@ -92,11 +107,22 @@ def distinct(name: str, given: Iterable[str]) -> tuple[str, ...]:
     return values
 
 
-def check_content_type(request: web.Request) -> None:
-    """Raises Problem for a body that is not declared to be JSON: an HTML form cannot declare that."""
-    declared = request.headers.get("Content-Type", "")
-    if declared != "application/json" and declared.partition(";")[0].strip().lower() != "application/json":
-        raise Problem("unsupported-media-type", "the body must be sent as Content-Type: application/json")
+def is_yaml(request: web.Request) -> bool:
+    return _content_type(request) == "application/yaml"
+
+
+def _content_type(request: web.Request) -> str:
+    return request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+
+
+def check_content_type(request: web.Request, route: Route) -> None:
+    """Raises Problem for a body that is not declared to be JSON, or YAML: an HTML form cannot declare that."""
+    if request.headers.get("Content-Type") != "application/json" and _content_type(request) != "application/json":
+        if not route.yaml:
+            raise Problem("unsupported-media-type", "the body must be sent as Content-Type: application/json")
+        if not is_yaml(request):
+            message = "the body must be sent as Content-Type: application/json, or as application/yaml"
+            raise Problem("unsupported-media-type", message)
     if request.headers.get("Content-Encoding", "identity").lower() != "identity":
         raise Problem("unsupported-media-type", "the body must be sent as it is, without a Content-Encoding")
 

@@ -22,7 +22,7 @@ HEADERS: Final[Mapping[str, str]] = {
 }
 _JSON: Final[Mapping[str, str]] = {"Content-Type": "application/json", **HEADERS}
 _PROBLEM: Final[Mapping[str, str]] = {"Content-Type": PROBLEM_TYPE, **HEADERS}
-_KIND_OF: Final[Mapping[int, str]] = {status: kind for kind, status in STATUS.items() if kind != "not-available"}
+_KIND_OF: Final[Mapping[int, str]] = {status: kind for kind, status in STATUS.items()}
 
 
 class FaultAnswer(msgspec.Struct):

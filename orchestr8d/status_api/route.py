@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import msgspec
 from aiohttp import web
@@ -12,11 +12,12 @@ from aiohttp import web
 from orchestr8d.core.errors import Fault
 from orchestr8d.core.model import Scope
 from orchestr8d.status_api.services import Services
-from orchestr8d.store import Idempotency
+from orchestr8d.store.types import Idempotency
 from orchestr8d.tokens import Caller
 
-# What a task's own token may do with a route: nothing, use it for its own task, or be told why not by the handler.
-Inside = Literal["no", "own", "any"]
+# What a task's own token may do with a route: nothing; use it for its own task, and read tasks of its workflow by it;
+# use it for its own workflow; or be told why not by the handler.
+Inside = Literal["no", "own", "workflow", "any"]
 
 
 class Nothing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -30,6 +31,11 @@ class Media:
     content_type: str
     description: str
     stream: bool = False
+
+
+Answer = type | Media
+# A body of any JSON, of which an empty one is null.
+ANY: Final[Any] = Any
 
 
 @dataclass(slots=True)
@@ -57,14 +63,15 @@ Also = Callable[[Services, Call], Awaitable[list[Fault]]]
 @dataclass(frozen=True)
 class Route:
     """`scope` None is open to everybody. `answers` are what a good request gets, by status: a type to be encoded as
-    JSON, or a Media. `problems` are the statuses beside those that every route of its sort can answer."""
+    JSON, a Media, or several of them by what the query asks for. `problems` are the statuses beside those that
+    every route of its sort can answer."""
 
     method: str
     path: str
     handler: Handler
     summary: str
     scope: Scope | None
-    answers: Mapping[int, type | Media]
+    answers: Mapping[int, Answer | tuple[Answer, ...]]
     problems: tuple[int, ...] = ()
     body: type = Nothing
     # Without it an empty body is as good as `{}`.
@@ -72,11 +79,11 @@ class Route:
     query: type[msgspec.Struct] = Nothing
     # What the handler would refuse a body for, so that all its faults are listed with those of the types.
     also: Also | None = None
+    # Takes a document of YAML too: body and query are then handed over as they came, as bytes and as lists by name.
+    yaml: bool = False
     # Takes an Idempotency-Key.
     once: bool = False
     inside: Inside = "no"
-    # What a later version takes in query or body, as core.decode names it: 422 `not-available`.
-    later: frozenset[str] = frozenset()
     # Other request headers that it reads, and response headers by status: name → what it says.
     request_headers: Mapping[str, str] = field(default_factory=dict)
     response_headers: Mapping[int, Mapping[str, str]] = field(default_factory=dict)
@@ -89,6 +96,10 @@ class Route:
     def template(self) -> str:
         """The path as OpenAPI writes it: `/files/{path}`, without patterns."""
         return self.path.replace(":.+}", "}")
+
+    def answers_of(self, status: int) -> tuple[Answer, ...]:
+        found = self.answers[status]
+        return found if isinstance(found, tuple) else (found,)
 
     def statuses(self) -> list[int]:
         """Every problem that it can answer."""

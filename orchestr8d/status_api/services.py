@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,11 +12,14 @@ from typing import Any, Protocol
 from orchestr8d.agents import Catalogue
 from orchestr8d.clock import Clock
 from orchestr8d.config import Config
+from orchestr8d.core.schedules import Firing, Schedule
 from orchestr8d.core.submit import AgentRules
 from orchestr8d.events import Bus
 from orchestr8d.metrics import Metrics
 from orchestr8d.processes import Files
 from orchestr8d.store import Store
+from orchestr8d.store.types import Idempotency
+from orchestr8d.templates import Templates
 from orchestr8d.tokens import Caller, TokenKeeper
 
 
@@ -36,6 +39,15 @@ class Hooks(Protocol):
     """What works on hooks behind their answers."""
 
     def take(self, hook: Mapping[str, Any], caller: Caller, size: int) -> None: ...
+
+
+class Ticker(Protocol):
+    """What fires schedules."""
+
+    async def trigger(
+        self, name: str, answer: Callable[[Firing], bytes], once: Idempotency | None = None
+    ) -> tuple[bytes, bool]: ...
+    async def change(self, name: str, decide: Callable[[Schedule], Schedule]) -> Schedule: ...
 
 
 class Waits:
@@ -95,6 +107,7 @@ class Services:
     pool: Pool
     hooks: Hooks
     agents: Catalogue
+    templates: Templates
     # Where an attempt's output is.
     attempt_files: Callable[[str], Files]
     draining: Callable[[], bool]
@@ -103,6 +116,11 @@ class Services:
     version: str
     # What agents may do here.
     agent_rules: Callable[[], AgentRules]
+    # Puts reports of workflows that have just ended into the archive: who reads it then misses none.
+    archive_reports: Callable[[], Awaitable[None]]
+    ticker: Ticker
+    # The file that the configuration is read from, if there is one.
+    config_file: Callable[[], Path | None]
     # The attempt inside which a process lives, by its pid.
     attempt_of: Callable[[int], str | None]
     waits: Waits = field(default_factory=Waits)

@@ -10,8 +10,8 @@ from aiohttp import web
 from orchestr8d.core import admission, model
 from orchestr8d.core.errors import Fault, LeaseLost, Problem
 from orchestr8d.core.states import BUSY
-from orchestr8d.core.submit import check, patched
-from orchestr8d.core.task_input import NOT_YET, Priority, TaskPatch
+from orchestr8d.core.submit import Policy, check, patched
+from orchestr8d.core.task_input import Priority, TaskPatch
 from orchestr8d.status_api import respond, rights, views
 from orchestr8d.status_api.route import Call, Route
 from orchestr8d.status_api.services import Services
@@ -66,7 +66,7 @@ async def resume(services: Services, call: Call) -> web.Response:
 
 async def _edit(services: Services, call: Call, patch: TaskPatch) -> web.Response:
     task = await rights.steered(services, call)
-    rules = policy(services, call.caller)
+    rules = _policy(services, call, task)
 
     def change(row: model.Task) -> model.NewTask:
         new = patched(admission.as_new(row), patch, rules)
@@ -76,9 +76,18 @@ async def _edit(services: Services, call: Call, patch: TaskPatch) -> web.Respons
     return await _shown(services, (await services.store.edit(task.id, change)).id)
 
 
+def _policy(services: Services, call: Call, task: model.Task) -> Policy:
+    in_workflow = task.workflow_id is not None
+    return msgspec.structs.replace(policy(services, call.caller), in_workflow=in_workflow)
+
+
 async def _also(services: Services, call: Call) -> list[Fault]:
     faults: list[Fault] = []
-    check(call.body, policy(services, call.caller), faults)
+    try:
+        task = await services.store.task(call.path("id"))
+    except Problem:
+        return []  # there is nothing to be changed
+    check(call.body, _policy(services, call, task), faults)
     return faults
 
 
@@ -119,7 +128,7 @@ ROUTES = (
     ),
     Route(
         "PATCH", "/api/v1/tasks/{id}", edit, "Change a task before it runs", "submit",
-        {200: views.Task}, (409, 422, 429), body=TaskPatch, body_required=True, also=_also, later=NOT_YET,
+        {200: views.Task}, (409, 422, 429), body=TaskPatch, body_required=True, also=_also,
     ),
     Route(
         "POST", "/api/v1/tasks/{id}/progress", progress, "Report progress, with the task's own token", "submit",

@@ -15,12 +15,12 @@ from orchestr8d.core.decode import convert
 from orchestr8d.core.errors import Fault, Problem, enough, refuse
 from orchestr8d.core.model import NewTask
 from orchestr8d.core.submit import Policy, check, check_programs, new_task, patched
-from orchestr8d.core.task_input import NOT_YET, Batch, Options, OptionsPatch, Prompt, TaskIn, TaskPatch
+from orchestr8d.core.task_input import Batch, Options, OptionsPatch, Prompt, TaskIn, TaskPatch
 from orchestr8d.core.waiting import Why, waiting_for
-from orchestr8d.status_api import respond, rights, views
+from orchestr8d.status_api import adding, respond, rights, views
 from orchestr8d.status_api.route import Call, Route
 from orchestr8d.status_api.services import Services
-from orchestr8d.store import Created, Followup
+from orchestr8d.store.types import Answer, Created, Followup
 from orchestr8d.tokens import Caller
 
 # Of a submit that is refused, so many dependencies are looked up at most.
@@ -45,6 +45,8 @@ def policy(services: Services, caller: Caller) -> Policy:
     return Policy(
         config.limits.max_retries, tuple(config.runners.command.allow), caller.user_id or "local", services.home,
         services.agent_rules(), addresses.read_allow(config.webhooks.allow),
+        # What a task adds is of its workflow.
+        in_workflow=caller.task_id is not None,
     )  # fmt: skip
 
 
@@ -63,8 +65,6 @@ def _again(tasks: Sequence[model.Task]) -> bytes:
 
 def _admit(services: Services, caller: Caller, new: Sequence[NewTask]) -> None:
     """What a submit needs beside valid fields. Raises Problem."""
-    if caller.attempt_id is not None:
-        raise Problem("not-available", "a task cannot add tasks in this version: that comes with workflows")
     for task in new:
         rights.check(caller, task)
     accepting(services)
@@ -111,10 +111,13 @@ async def _exists(services: Services, task_id: str) -> bool:
 
 
 async def _also(services: Services, call: Call) -> list[Fault]:
-    """What else is wrong with a submit that is refused."""
+    return await all_also(services, call.caller, _given(call.body))
+
+
+async def all_also(services: Services, caller: Caller, given: Tasks) -> list[Fault]:
+    """What else is wrong with tasks that are refused, each with the beginning of its paths."""
     faults: list[Fault] = []
-    given = _given(call.body)
-    rules = policy(services, call.caller)
+    rules = policy(services, caller)
     for at, task in given:
         if not enough(faults):
             check(task, rules, faults, at)
@@ -131,10 +134,14 @@ def _given(body: TaskIn | Batch) -> Tasks:
 
 async def made(services: Services, caller: Caller, body: TaskIn | Batch) -> list[NewTask]:
     """The tasks of a good body as the store takes them. Raises Problem."""
+    return await all_made(services, caller, _given(body))
+
+
+async def all_made(services: Services, caller: Caller, given: Tasks) -> list[NewTask]:
+    """The same of tasks, each with the beginning of its paths."""
     rules = policy(services, caller)
     faults: list[Fault] = []
     found: list[NewTask] = []
-    given = _given(body)
     for at, task in given:
         if enough(faults):
             break
@@ -142,7 +149,7 @@ async def made(services: Services, caller: Caller, body: TaskIn | Batch) -> list
         if new is not None:
             found.append(new)
     said: Said = {}
-    faults += await _unresolved(services, found, said)
+    faults += await unresolved(services, found, said)
     if faults:
         whole = {new.at for new in found}
         faults += await _nowhere(services, [(at, task) for at, task in given if at not in whole], said)
@@ -151,14 +158,14 @@ async def made(services: Services, caller: Caller, body: TaskIn | Batch) -> list
     return found
 
 
-async def _unresolved(services: Services, new: Sequence[NewTask], said: Said) -> list[Fault]:
+async def unresolved(services: Services, new: Sequence[NewTask], said: Said) -> list[Fault]:
     """The agents that nobody knows, and the tasks that cannot be gone on with."""
     faults: list[Fault] = []
     for task in new:
         agent = task.spec.agent
         if agent is None or enough(faults):
             continue
-        if (why := await _unknown_agent(services, agent.name, task.spec.cwd or services.home, said)) is not None:
+        if (why := await unknown_agent(services, agent.name, task.spec.cwd or services.home, said)) is not None:
             faults.append(Fault(f"{task.at}agent", why, "unprocessable"))
         if agent.resume_from is not None:
             try:
@@ -176,7 +183,7 @@ async def _nowhere(services: Services, given: Tasks, said: Said) -> list[Fault]:
             break
         cwd = services.home if task.cwd is None else task.cwd  # UNSET when wrong, as all of its fields
         if task.agent and cwd and cwd.startswith("/"):
-            why = await _unknown_agent(services, task.agent, cwd, said)
+            why = await unknown_agent(services, task.agent, cwd, said)
             faults += [] if why is None else [Fault(f"{at}agent", why, "unprocessable")]
         source = (task.options or Options()).resume_from
         if task.agent and source and not await _exists(services, source):
@@ -184,7 +191,7 @@ async def _nowhere(services: Services, given: Tasks, said: Said) -> list[Fault]:
     return faults
 
 
-async def _unknown_agent(services: Services, name: str, cwd: str, said: Said) -> str | None:
+async def unknown_agent(services: Services, name: str, cwd: str, said: Said) -> str | None:
     """Why the name means no one agent there; None when it does."""
     if (name, cwd) not in said:
         try:
@@ -208,14 +215,20 @@ async def follow_up(services: Services, due: Followup, asked: dict[str, Any]) ->
 
 
 async def submit(services: Services, call: Call) -> web.Response:
-    new = await made(services, call.caller, call.body)
-    return _created(await services.store.submit(new, _one, call.once))
+    return _created(await _submitted(services, call, _one))
 
 
 async def submit_batch(services: Services, call: Call) -> web.Response:
-    new = await made(services, call.caller, call.body)
-    created = await services.store.submit(new, _many, call.once)
+    created = await _submitted(services, call, _many)
     return respond.raw(created.body, 200 if created.replayed else 202)
+
+
+async def _submitted(services: Services, call: Call, answer: Answer) -> Created:
+    new = await made(services, await adding.as_itself(services, call.caller), call.body)
+    if call.caller.task_id is None:
+        return await services.store.submit(new, answer, call.once)
+    body, replayed = await adding.add(services, call, [task for _, task in _given(call.body)], new, answer)
+    return Created([], body, replayed)
 
 
 async def retry(services: Services, call: Call) -> web.Response:
@@ -243,7 +256,7 @@ async def continue_(services: Services, call: Call) -> web.Response:
     new = patched(steering.go_on(source, call.body.prompt), _changes(call.body), rules)
     faults = [] if rules.agents.off is None else [Fault("agent", rules.agents.off, "unprocessable")]
     check_programs(new.spec, rules, faults)
-    refuse(faults + await _unresolved(services, [new], {}))
+    refuse(faults + await unresolved(services, [new], {}))
     _admit(services, call.caller, [new])
     return _created(await services.store.submit([new], _one, call.once))
 
@@ -252,13 +265,13 @@ ROUTES = (
     Route(
         "POST", "/api/v1/tasks", submit, "Submit a task", "submit",
         {202: views.Submitted, 200: views.Submitted}, (409, 422, 429),
-        body=TaskIn, body_required=True, also=_also, once=True, inside="any", later=NOT_YET,
+        body=TaskIn, body_required=True, also=_also, once=True, inside="any",
         response_headers={200: _LOCATION, 202: _LOCATION},
     ),
     Route(
         "POST", "/api/v1/tasks:batch", submit_batch, "Submit up to 1,000 tasks, all or none", "submit",
         {202: views.SubmittedBatch, 200: views.SubmittedBatch}, (409, 422, 429),
-        body=Batch, body_required=True, also=_also, once=True, inside="any", later=NOT_YET,
+        body=Batch, body_required=True, also=_also, once=True, inside="any",
     ),
     Route(
         "POST", "/api/v1/tasks/{id}/retry", retry, "Submit a failed or cancelled task again, as a new task", "submit",
@@ -268,7 +281,7 @@ ROUTES = (
     Route(
         "POST", "/api/v1/tasks/{id}/continue", continue_, "Say more to an agent, as a new task", "submit",
         {202: views.Submitted, 200: views.Submitted}, (409, 422, 429),
-        body=ContinueIn, body_required=True, also=_also_continue, once=True, later=NOT_YET,
+        body=ContinueIn, body_required=True, also=_also_continue, once=True,
         response_headers={200: _LOCATION, 202: _LOCATION},
     ),
 )  # fmt: skip

@@ -14,7 +14,7 @@ from orchestr8d.status_api.cursors import Page
 from orchestr8d.status_api.reading import distinct
 from orchestr8d.status_api.route import Call, Route
 from orchestr8d.status_api.services import Services
-from orchestr8d.store import TaskFilter
+from orchestr8d.store.types import TaskFilter
 
 _STATUSES: tuple[str, ...] = get_args(TaskStatus)
 

@@ -6,12 +6,9 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-import msgspec
-
-from orchestr8d.core.budgets import Budget
 from orchestr8d.core.delivery import Delivery as WebhookDelivery
-from orchestr8d.core.delivery import DeliveryStatus, Made, Webhook
-from orchestr8d.core.governor import Account
+from orchestr8d.core.delivery import Made, Webhook
+from orchestr8d.core.evaluation import Decided, Due
 from orchestr8d.core.model import (
     Attempt,
     Executor,
@@ -19,180 +16,178 @@ from orchestr8d.core.model import (
     Progress,
     Queue,
     Result,
-    Session,
     Task,
     TaskView,
     Token,
 )
-from orchestr8d.core.notices import Delivery, NewNotice, Notice, Status, User
+from orchestr8d.core.notices import Delivery, NewNotice, Notice
 from orchestr8d.core.outcome import Outcome
+from orchestr8d.core.schedules import Firing, FiringView, NewSchedule, Schedule, Step
 from orchestr8d.core.standing import Standing
+from orchestr8d.core.workflow import (
+    Archived,
+    Extension,
+    NewWorkflow,
+    Node,
+    NodeView,
+    Signal,
+    Workflow,
+    WorkflowView,
+)
 from orchestr8d.events import Event
+from orchestr8d.store.types import (
+    Answer,
+    Busy,
+    Claim,
+    Claimed,
+    Created,
+    DeliveryFilter,
+    DueDeliveries,
+    DueNotice,
+    EventFilter,
+    Expired,
+    ExpiredWorkflow,
+    Followup,
+    Idempotency,
+    Limits,
+    Mark,
+    NoticeFilter,
+    Reconciled,
+    Retention,
+    TaskFilter,
+    Told,
+    WorkflowFilter,
+)
 
 
-class Idempotency(msgspec.Struct, frozen=True):
-    """A creating request that may be sent twice: per `scope` (token and route) and `key`, same `digest` of the body."""
+class WorkflowStore(Protocol):
+    """The verbs of workflows. What follows from an end of a task is part of that end's transaction."""
 
-    scope: str
-    key: str
-    digest: str
+    async def add_workflow(
+        self, new: NewWorkflow, answer: Callable[[Workflow], bytes], once: Idempotency | None = None
+    ) -> tuple[bytes, bool]:
+        """The first answer, and whether it is an earlier request's."""
+        ...
 
+    async def extend_workflow(
+        self, workflow_id: str, more: Extension, by: str | None, answer: Callable[[Sequence[Task]], bytes],
+        once: Idempotency | None = None,
+    ) -> tuple[bytes, bool]:  # fmt: skip
+        """Adds phases and tasks; `by` is the task that does. Problem(conflict) when the workflow or a phase that gets
+        tasks is final; Stale."""
+        ...
 
-class Created(msgspec.Struct):
-    """What a creating verb answers. `replayed`: an earlier request's answer, of which `body` is the first answer."""
+    async def begin_workflow(self, workflow_id: str) -> Workflow: ...
+    async def pause_workflow(self, workflow_id: str) -> Workflow: ...
+    async def resume_workflow(self, workflow_id: str) -> Workflow: ...
+    async def cancel_workflow(self, workflow_id: str) -> Workflow:
+        """Cancels what does not run, and asks what runs to end; again, nothing changes."""
+        ...
 
-    tasks: list[Task]
-    body: bytes
-    replayed: bool = False
-    # With on_conflict=existing: an unfinished task was there already (index by index of what was submitted).
-    existing: bool = False
+    async def retry_workflow(self, workflow_id: str, from_phase: str | None) -> Workflow: ...
+    async def send_signal(self, workflow_id: str, name: str, payload: Any) -> Signal: ...
+    async def answer_approval(self, workflow_id: str, task: str, approved: bool, comment: str | None) -> NodeView: ...
+    async def add_milestone(self, workflow_id: str, text: str) -> Workflow: ...
+    async def workflow(self, workflow_id: str) -> Workflow: ...
+    async def workflows(self, wanted: WorkflowFilter, limit: int, before: int | None) -> list[Workflow]:
+        """Newest first; `before` is the `seq` of the last one that was shown."""
+        ...
 
+    async def workflow_view(self, workflow_id: str, *, results: bool = False) -> WorkflowView: ...
+    async def node_of(self, task_id: str) -> Node | None:
+        """What a task is in its workflow; None outside of one, or when another round has taken its place."""
+        ...
 
-class Claim(msgspec.Struct):
-    """A task that this executor shall run now; its attempt's row is on disk."""
+    async def archive(self, q: str | None, limit: int, before: int | None) -> list[Archived]: ...
+    async def archived(self, workflow_id: str) -> Archived: ...
 
-    task: Task
-    attempt: Attempt
-    # Of an agent.
-    session: Session | None = None
+    # for the engine
+    async def wake_workflows(self) -> int | None:
+        """Moves what is due by time; answers when more is (wall-clock ms), None when nothing waits for that."""
+        ...
 
+    async def due_nodes(self, limit: int) -> list[Due]: ...
+    async def decided(self, decided: Decided) -> None:
+        """Applies an answer; nothing, if the node has moved since."""
+        ...
 
-class Claimed(msgspec.Struct):
-    claims: list[Claim]
-    # Wall-clock milliseconds at which `claim` may find more without a hint; None when nothing is due.
-    next_due: int | None
+    async def marks(self, after: int, limit: int) -> list[Mark]: ...
+    async def marked(self, mark: Mark) -> Due | None:
+        """The node of a milestone's mark, with what its text may name."""
+        ...
 
+    async def reached(self, mark: Mark, text: str) -> None: ...
+    async def keep_report(self, mark: Mark, report: str) -> None: ...
 
-class TaskFilter(msgspec.Struct, frozen=True):
-    """All must match. `after` is a cursor: only tasks older than it."""
+    # upkeep
+    async def expired_workflow(self, retention: Retention) -> ExpiredWorkflow | None:
+        """A finished one past the keep of its final state; a sub-workflow after the one that it is part of."""
+        ...
 
-    status: Sequence[str] = ()
-    agent: str | None = None
-    tags: Sequence[str] = ()
-    workflow_id: str | None = None
-    schedule_id: str | None = None
-    queue: str | None = None
-    user_id: str | None = None
-    q: str | None = None
-    # The last characters of an id, as a person types them.
-    tail: str | None = None
-
-
-class EventFilter(msgspec.Struct, frozen=True):
-    """All must match; `types` may end in `*`."""
-
-    types: Sequence[str] = ()
-    task_id: str | None = None
-    workflow_id: str | None = None
-    user_id: str | None = None
-
-
-class Followup(msgspec.Struct, frozen=True):
-    """A task that is to follow from the end of `task_id`: the one at `position` of those that it asked for, as it was
-    written."""
-
-    seq: int
-    task_id: str
-    position: int
-    asked: dict[str, Any]
-
-
-class NoticeFilter(msgspec.Struct, frozen=True):
-    """All must match. `unread`: those that were not acknowledged."""
-
-    user_id: str | None = None
-    workflow_id: str | None = None
-    types: Sequence[str] = ()
-    unread: bool = False
+    async def remove_workflow(self, workflow_id: str) -> None:
+        """With all its tasks."""
+        ...
 
 
-class DueNotice(msgspec.Struct, frozen=True):
-    """A notice that shall go to a channel now; `attempts` were made before."""
+class ScheduleStore(Protocol):
+    """The verbs of schedules. `name`: or an id. What is due is decided by `cron_ticker.py`."""
 
-    notice: Notice
-    position: int
-    channel: str
-    attempts: int
+    async def add_schedules(
+        self, new: Sequence[NewSchedule], answer: Callable[[Sequence[Schedule]], bytes], once: Idempotency | None = None
+    ) -> tuple[bytes, bool]:
+        """All or none; the first answer, and whether it is an earlier request's. Problem with all faults: names that
+        are taken, bad rules."""
+        ...
 
+    async def change_schedule(self, name: str, decide: Callable[[Schedule], Schedule]) -> Schedule:
+        """`decide` is called with a copy of the row inside the transaction and returns what it shall be; it may raise.
+        Stale when due times would be lost by it: settle them first (`CronTicker.change` does)."""
+        ...
 
-class Told(msgspec.Struct, frozen=True):
-    """What became of a due notice: `pending` and `held` until `next_at`. `attempted`: that it was tried."""
+    async def remove_schedule(self, name: str) -> Schedule: ...
+    async def reconcile_schedules(self, said: Sequence[NewSchedule]) -> Reconciled:
+        """Those of the configuration become what it says, by name; Stale as above."""
+        ...
 
-    due: DueNotice
-    status: Status
-    next_at: int | None = None
-    error: str | None = None
-    attempted: bool = True
+    async def schedule(self, name: str) -> Schedule:
+        """Problem(not-found) when there is none."""
+        ...
 
+    async def schedules(self, q: str | None, limit: int, before: int | None) -> list[Schedule]:
+        """Newest first, whose names have `q` in them; `before` is the `seq` of the last one that was shown."""
+        ...
 
-class DeliveryFilter(msgspec.Struct, frozen=True):
-    """All must match; `since` is wall-clock milliseconds."""
+    async def firings(self, schedule_id: str, limit: int, before: int | None) -> list[FiringView]:
+        """Newest first; `before` is the `time` of the last one that was shown."""
+        ...
 
-    status: DeliveryStatus | None = None
-    webhook_id: str | None = None
-    task_id: str | None = None
-    since: int | None = None
-    user_id: str | None = None
+    # for the ticker
+    async def next_schedule(self) -> int | None:
+        """The first due time of all."""
+        ...
 
+    async def due_schedules(self, after: tuple[int, int], until: int, limit: int) -> list[Schedule]:
+        """By (`next_at`, `seq`): those beyond `after` that are due by `until`."""
+        ...
 
-class Busy(msgspec.Struct):
-    """What of an endpoint is under way: the ids of its deliveries, and how many of them for the first time."""
+    async def advance(self, step: Step) -> tuple[Firing | None, bool]:
+        """Carries a step out: (the firing, if there was one; False when the schedule has changed since: nothing was
+        done). Raises Problem when what is due cannot be started."""
+        ...
 
-    ids: set[str] = set()
-    fresh: int = 0
+    async def trigger(
+        self, step: Step, answer: Callable[[Firing], bytes], once: Idempotency | None = None
+    ) -> tuple[bytes, bool]:
+        """Carries out a step that fires by hand: the first answer, and whether it is an earlier request's. Stale when
+        the schedule has changed since."""
+        ...
 
-
-class Sending(msgspec.Struct):
-    """A delivery that is to be tried now, its body, and the subscription that it is for (None: a callback)."""
-
-    delivery: WebhookDelivery
-    body: bytes
-    webhook: Webhook | None
-
-
-class DueDeliveries(msgspec.Struct):
-    found: list[Sending]
-    # Wall-clock milliseconds at which there may be more without a hint.
-    next_due: int | None
-
-
-class Retention(msgspec.Struct, frozen=True):
-    """Seconds to keep; None keeps for ever. `tasks` by final state."""
-
-    tasks: dict[str, float | None] = {}
-    events: float | None = None
-    deliveries: float | None = None
-
-
-class Expired(msgspec.Struct):
-    """A task past its keep, with its attempts, whose files go first."""
-
-    task_id: str
-    attempt_ids: list[str]
+    async def rechecked(self, found: Sequence[tuple[Schedule, int | None]]) -> None:
+        """The next due times of schedules with `recheck`; nothing of those that have changed since."""
+        ...
 
 
-class Limits(msgspec.Struct, frozen=True):
-    """What admission and claims are bounded by, from the configuration; may be exchanged at a reload."""
-
-    head_start: float = 900.0
-    per_key: int = 1
-    queue_depth: int = 100_000
-    min_free_disk: int = 100 << 20
-    # In the order in which they are tried, and how many agents' tasks run at once over all of them.
-    accounts: tuple[Account, ...] = (Account(),)
-    agents: int = 1000
-    budgets: tuple[Budget, ...] = ()
-    # Seconds between the attempts at a delivery: of subscriptions, and of callbacks.
-    ladder: tuple[float, ...] = ()
-    callback_ladder: tuple[float, ...] = ()
-    # Whom notifications reach, by name.
-    users: Mapping[str, User] = {}
-
-
-Answer = Callable[[Sequence[Task]], bytes]
-
-
-class Store(Protocol):
+class Store(WorkflowStore, ScheduleStore, Protocol):
     """Each verb is one transaction: load, decide (core), apply. Problems are raised as core.errors.Problem.
 
     A store notices when the wall clock is set: due times that came from durations move with it.

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from tests.bench import growth, hooks, idle, latency, runs, starts, submits, webhooks
+from tests.bench import growth, hooks, idle, latency, runs, schedules, starts, submits, webhooks, workflows
 from tests.bench.lines import HEADING, Line
 from tests.bench.setting import FULL, QUICK, Setting, setting
 
@@ -20,6 +20,8 @@ BENCHES: dict[str, Callable[[Setting], list[Line]]] = {
     "latency": latency.latency,
     "hooks": hooks.hooks,
     "webhooks": webhooks.webhooks,
+    "workflows": workflows.workflows,
+    "schedules": schedules.schedules,
     "growth": growth.growth,
     "restart": starts.restart,
     "idle": idle.idle,

@@ -56,15 +56,21 @@ class Size(msgspec.Struct, frozen=True):
     # (finished, waiting) tasks of the databases beside the empty one.
     growth: tuple[tuple[int, int], ...]
     to_settle: int
+    # Tasks of a workflow.
+    workflow: int
+    # That are not due.
+    schedules: int
 
 
 FULL = Size(
     rounds=7, requests=10_000, batches=20, runs=600, latencies=400, starts=15, idle=25.0,
     growth=((100_000, 10_000), (1_000_000, 100_000)), to_settle=1000,
+    workflow=500, schedules=100_000,
 )  # fmt: skip
 QUICK = Size(
     rounds=3, requests=2_000, batches=5, runs=100, latencies=40, starts=3, idle=11.0,
     growth=((20_000, 2_000),), to_settle=100,
+    workflow=100, schedules=5_000,
 )  # fmt: skip
 
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
+from orchestr8d.cli import exits, root
 from orchestr8d.client import Client, Endpoint
 from tests.daemon import Daemon
 
@@ -90,3 +92,38 @@ def box(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Box]:
     box.start()
     yield box
     box.stop()
+
+
+class Said(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+    @property
+    def lines(self) -> list[str]:
+        return self.out.splitlines()
+
+
+Cli = Callable[..., Said]
+
+
+@pytest.fixture
+def cli(box: Box, capfdbinary: pytest.CaptureFixture[bytes], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Cli:
+    """The command line in this process: to start one for each word would take longer than all else here."""
+    monkeypatch.setenv("ORCHESTR8_URL", f"http://127.0.0.1:{box.port}")
+    monkeypatch.setenv("ORCHESTR8_TOKEN", box.token)
+    monkeypatch.chdir(tmp_path)
+
+    def run(*args: str, code: int = 0, stdin: str = "") -> Said:
+        (tmp_path / "stdin").write_text(stdin)
+        capfdbinary.readouterr()
+        with (tmp_path / "stdin").open() as given, monkeypatch.context() as patch:
+            patch.setattr(sys, "argv", ["orchestr8d", *args])
+            patch.setattr(sys, "stdin", given)
+            ended = exits.run(root)
+        sys.stderr.flush()
+        out, err = (stream.decode() for stream in capfdbinary.readouterr())
+        assert ended == code, (args, out, err)
+        return Said(ended, out, err)
+
+    return run

@@ -22,6 +22,11 @@ NEED_A_DAEMON = [
     ["executors"], ["agents"], ["token", "list"],
 ]  # fmt: skip
 
+INNER_VERBS = [
+    "queue set", "queue pause", "agents show", "token create", "token revoke", "config show", "workflow run",
+    "archive show",
+]  # fmt: skip
+
 
 @pytest.mark.parametrize("args", NEED_A_DAEMON, ids=lambda args: " ".join(args[:2]))
 def test_without_a_daemon_one_line_says_how_to_start_it(fresh: Box, args: list[str]) -> None:
@@ -34,7 +39,7 @@ def test_without_a_daemon_one_line_says_how_to_start_it(fresh: Box, args: list[s
 
 @pytest.mark.parametrize(
     "verb",
-    [*VERBS, "queue set", "queue pause", "agents show", "token create", "token revoke", "config show"],
+    [*VERBS, *INNER_VERBS],
 )
 def test_every_verb_has_help_with_an_example(fresh: Box, verb: str) -> None:
     text = fresh.out(*verb.split(), "--help")

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 
 import click
 import pytest
 
 from orchestr8d.cli.common import parse_options
 from orchestr8d.cli.output import printable, span, what
-from orchestr8d.cli.submit import environment
+from orchestr8d.cli.task_options import environment
 from orchestr8d.client import NoDaemon
 from orchestr8d.client.answers import ApiError, read
-from orchestr8d.client.requests import events, logs, submit, task, tasks
+from orchestr8d.client.requests import events, logs, status, submit, task, tasks
 from orchestr8d.client.streams import PATIENCE, Events, Logs, Waiting
 from orchestr8d.clock import FakeClock
 
@@ -143,7 +144,7 @@ def test_a_log_goes_on_at_the_byte_where_it_broke() -> None:
 
 def test_a_wait_does_not_ask_without_a_pause_when_it_is_not_let_wait() -> None:
     clock = FakeClock()
-    waiting = Waiting("x", 10, clock)
+    waiting = Waiting(partial(status, "x"), 10, clock)
     waiting.request()
     waiting.take({"status": "running"})
     assert waiting.delay() == 0

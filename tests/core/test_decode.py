@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from orchestr8d.core.decode import convert, decode_json
 from orchestr8d.core.errors import MOST_FAULTS, Problem, refuse
-from orchestr8d.core.task_input import NOT_YET, Batch, TaskIn, TaskPatch
+from orchestr8d.core.task_input import Batch, TaskIn, TaskPatch
 
 TASK = msgspec.json.Decoder(TaskIn)
 BATCH = msgspec.json.Decoder(Batch)
@@ -23,7 +23,7 @@ def taken(body: bytes, decoder: msgspec.json.Decoder):
 
 
 def refused(body: bytes, decoder: msgspec.json.Decoder) -> Problem:
-    _, faults = decode_json(body, decoder, later=NOT_YET)
+    _, faults = decode_json(body, decoder)
     with pytest.raises(Problem) as raised:
         refuse(faults)
     return raised.value
@@ -60,24 +60,8 @@ def test_paths_in_a_batch():
     assert [(f.path, f.kind) for f in problem.faults] == [
         ("tasks[1].command", "invalid"),
         ("tasks[1].options.timeout", "invalid"),
-        ("tasks[2].workflow_id", "not-available"),
+        ("tasks[2].workflow_id", "invalid"),
     ]
-
-
-def test_what_belongs_to_a_later_version_is_422_and_nothing_else_is_missed_of_it():
-    problem = refused(b'{"agent": "reviewer", "prompt": "look", "workflow_id": "w"}', TASK)
-    assert (problem.status, problem.kind) == (422, "not-available")
-    assert [f.path for f in problem.faults] == ["workflow_id"]
-    problem = refused(b'{"workflow_id": "w", "options": {"timeout": "x"}}', TASK)
-    assert (problem.status, len(problem.faults)) == (400, 2)
-
-
-def test_no_name_passes_for_a_value_of_a_later_version():
-    later = frozenset({"options.on_failure=guess"})
-    body = b'{"command": ["a"], "options": {"on_failure": "guess"}}'
-    assert [f.kind for f in decode_json(body, TASK, later=later)[1]] == ["not-available"]
-    _, faults = decode_json(b'{"command": ["a"], "options": {"on_failure=guess": 1}}', TASK, later=later)
-    assert [f.kind for f in faults] == ["invalid"]
 
 
 def test_a_task_in_a_task_in_a_task_is_explained_or_refused():
@@ -192,7 +176,7 @@ INPUT = FIELDS | OPTIONS.map(lambda options: {"command": ["a"], "options": optio
 
 @given(INPUT, st.sampled_from([TASK, BATCH, PATCH]))
 def test_anything_is_either_taken_or_explained(value, decoder):
-    found, faults = decode_json(msgspec.json.encode(value), decoder, later=NOT_YET)
+    found, faults = decode_json(msgspec.json.encode(value), decoder)
     if faults:
         assert found is None or isinstance(found, decoder.type)
     else:

@@ -275,7 +275,7 @@ def test_an_agents_patch() -> None:
 
 
 def test_a_fault_of_the_input_wins_over_one_of_the_world() -> None:
-    faults = [Fault("a", "x", "unprocessable"), Fault("b", "y"), Fault("c", "z", "not-available")]
+    faults = [Fault("a", "x", "unprocessable"), Fault("b", "y"), Fault("c", "z", "unprocessable")]
     with pytest.raises(Problem) as caught:
         refuse(faults)
     assert (caught.value.kind, caught.value.status, caught.value.faults) == ("invalid", 400, tuple(faults))

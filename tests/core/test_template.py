@@ -11,7 +11,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchestr8d.core.errors import MOST_FAULTS, Fault
-from orchestr8d.core.template import Limits, TemplateError, check, places, render
+from orchestr8d.core.template import (
+    Limits,
+    Seen,
+    TemplateError,
+    check,
+    check_expression,
+    evaluate,
+    places,
+    references,
+    render,
+)
 
 NAMES: dict[str, Any] = {
     "x": "abc",
@@ -70,6 +80,53 @@ def test_what_comes_out(template: str, expected: object) -> None:
     found = render(template, NAMES)
     assert (found, type(found)) == (expected, type(expected))
     assert check(template, NAMES) == [] or "{{ x if" in template
+
+
+@pytest.mark.parametrize(("expression", "expected"), [
+    ("x", "abc"), ("hook.n > 2 and not hook.none", True), ("{'a': {'b': [1]}}.a.b", [1]), ("hook.list", [3, 1, 2]),
+    ("hook.nope is defined", False), ("('1d'|seconds) + ('90s'|seconds) + (5|seconds) + (0.5|seconds)", 86495.5),
+    ("'2h'|seconds", 7200),
+])  # fmt: skip
+def test_what_an_expression_comes_to(expression: str, expected: object) -> None:
+    assert check_expression(expression, "when", NAMES) == []
+    found = evaluate(expression, NAMES)
+    assert (found, type(found)) == (expected, type(expected))
+
+
+@pytest.mark.parametrize(("expression", "wrong"), [
+    ("", "unexpected 'end of template'"), ("x y", "expected the end of the expression, found 'y'"),
+    ("x }} {{ y", "an expression stands without braces: params.x, not {{ params.x }}"),
+    ("x }}", "expected the end of the expression, found '}}'"), ("x %}", "unexpected '}'"),
+    ("nope", "'nope' is not known"), ("x.__class__", "x.__class__ is not available in templates"),
+    ("x" + "+x" * 6000, "more than 10,000 words and signs"), ("(" * 5000, "nested too deep"),
+    ("hook.nope", "hook.nope is not there"), ("'x'|seconds", None), ("true|seconds", None), ("-1|seconds", None),
+    ("[x] * 10 ** 9", "pow is not available in templates"), ("['\\ud800']", None),
+])  # fmt: skip
+def test_wrong_expressions(expression: str, wrong: str | None) -> None:
+    told = [fault.message for fault in check_expression(expression, "when", NAMES)]
+    with pytest.raises(TemplateError) as error:
+        evaluate(expression, NAMES)
+    assert wrong is None or any(wrong in one for one in (*told, str(error.value)))
+
+
+def test_what_a_value_names_is_told_without_evaluating_it() -> None:
+    value = {
+        "a": ["{{ tasks.plan.output.topics[0].x }}{{ tasks['go-ahead'].result|upper }}", 1],
+        "b": "{% for t in signals.go.list if t.x %}{{ t.y }}{{ params.get('k').z }}{% endfor %}",
+        "c": "{{ tasks[params.k].result ~ tasks.items.result.split('x') }}", "{{ tasks.key }}": "{{ item }}",
+    }  # fmt: skip
+    found = references(value, ["tasks.other is defined and signals['a.b']", "workflow.failed[tasks.deep.output]"])
+    assert found.tasks == {"plan", "go-ahead", "items", "other", "deep"} and found.signals == {"go", "a.b"}
+    assert found.names == {"tasks", "signals", "params", "item", "t", "workflow"}
+    seen = Seen()
+    names = ("tasks", "params")
+    assert check("{% set tasks = params.x %}{{ tasks.a-b-c.d }}", names, seen=seen) == [
+        Fault("", "'b' is not known (a name with a dash is written tasks['a-b'])"), Fault("", "'c' is not known"),
+        Fault("", "'tasks' cannot be set"),
+    ]  # fmt: skip
+    found = {(use.name, use.keys) for use in seen.uses}
+    assert found == {("params", ("x",)), ("tasks", ("a",)), ("b", ()), ("c", ("d",))}
+    assert seen.words > 15
 
 
 def test_only_strings_of_a_value_are_rendered_and_none_twice() -> None:

@@ -7,8 +7,10 @@ requests but counts, so any number of sessions run at once, and a session that i
     # -> '@@steps [{"tools":[{"name":"Bash","input":{"command":"make"}}]},{"text":"built","usage":{"output_tokens":9}}]'
 
 - Which step: the newest message of the user that holds a script decides; its step is the number of answers since. Past
-  the last step, and without a script, the answer is the text "ok". Words around the script do no harm. A subagent is
-  scripted by the prompt in its tool's input. A script that cannot be read is an error 400 that says why.
+  the last step the answer is the text "ok". Without a script `api.otherwise(BODY)` gives the step: "ok", or the least
+  that fits the schema where one is asked for (`ok`), unless a test puts something else there. Words around the script
+  do no harm. A subagent is scripted by the prompt in its tool's input. A script that cannot be read is an error 400
+  that says why.
 - `say(TEXT)` ends the turn; `use(TOOL, **INPUT)` calls a tool; `answer(TEXT, call(..), call(..))` does several at once.
   Structured output is `use("StructuredOutput", **OBJECT)`, a todo list `use("TodoWrite", todos=[..])` or
   `use("TaskCreate", ..)`: all of it is just tools.
@@ -29,7 +31,7 @@ The fixtures are `messages_api`, `claude_env` and `claude` (fixtures.py); `tests
 """
 
 from tests.messages_api.server import MessagesApi, Request
-from tests.messages_api.steps import LOW_CREDIT, USAGE, answer, call, fail, limit_reached, say, script, use
+from tests.messages_api.steps import LOW_CREDIT, USAGE, answer, call, fail, limit_reached, ok, say, script, use
 
 __all__ = [
     "LOW_CREDIT",
@@ -40,6 +42,7 @@ __all__ = [
     "call",
     "fail",
     "limit_reached",
+    "ok",
     "say",
     "script",
     "use",

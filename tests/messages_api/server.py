@@ -6,14 +6,14 @@ import asyncio
 import threading
 import time
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
 from aiohttp import web
 
 from tests.messages_api import stream
-from tests.messages_api.steps import ERROR_TYPES, Due, Step, due, fail
+from tests.messages_api.steps import ERROR_TYPES, Due, Step, due, fail, ok
 
 STATUSES = {error_type: status for status, error_type in ERROR_TYPES.items()}
 
@@ -36,6 +36,7 @@ class MessagesApi:
     url: str
 
     def __init__(self) -> None:
+        self.otherwise: Callable[[dict[str, Any]], Step] = ok
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="messages-api")
         self._arrived = threading.Condition()
@@ -89,7 +90,7 @@ class MessagesApi:
     async def _messages(self, request: web.Request) -> web.StreamResponse:
         body = await request.json()
         try:
-            found = due(body["messages"])
+            found = due(body["messages"], lambda: self.otherwise(body))
         except ValueError as unreadable:
             return _error(fail(400, message=f"the script cannot be read: {unreadable}"))
         step = self._record(request, body, found)

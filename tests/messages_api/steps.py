@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from typing import Any, Literal
 
 import msgspec
@@ -95,20 +96,43 @@ def script(*steps: Step, name: str = "") -> str:
     return f"@@steps{name and ':' + name} {msgspec.json.encode(steps).decode()}"
 
 
-def due(messages: list[dict[str, Any]]) -> Due:
-    """Raises ValueError for a script that cannot be read."""
+def ok(body: dict[str, Any]) -> Step:
+    """The answer to a request without a script: the least that fits its schema, where it has one, else a word."""
+    for tool in body.get("tools", ()):
+        if tool["name"] == "StructuredOutput":
+            return use("StructuredOutput", **least(tool["input_schema"]))
+    return say("ok")
+
+
+def least(schema: dict[str, Any]) -> Any:
+    """A value that fits: yes, the most, and of an object all that it may have."""
+    match schema.get("type"):
+        case "object":
+            return {name: least(inner) for name, inner in schema.get("properties", {}).items()}
+        case "array":
+            return [least(schema["items"])] * max(1, schema.get("minItems", 1)) if "items" in schema else []
+        case "boolean":
+            return True
+        case "integer" | "number":
+            return schema.get("maximum", 100)
+        case _:
+            return schema["enum"][0] if "enum" in schema else "ok"
+
+
+def due(messages: list[dict[str, Any]], otherwise: Callable[[], Step]) -> Due:
+    """Raises ValueError for a script that cannot be read. `otherwise` answers where there is none."""
     for at in range(len(messages) - 1, -1, -1):
-        text = _text(messages[at]) if messages[at]["role"] == "user" else ""
+        text = text_of(messages[at]) if messages[at]["role"] == "user" else ""
         if start := START.search(text):
             _, end = json.JSONDecoder().raw_decode(text, start.end())
             steps = msgspec.json.decode(text[start.end() : end], type=list[Step])
-            number = sum(m["role"] == "assistant" and _text(m) != INTERRUPTED for m in messages[at + 1 :])
+            number = sum(m["role"] == "assistant" and text_of(m) != INTERRUPTED for m in messages[at + 1 :])
             step = steps[number] if number < len(steps) else say("ok")
             return Due(start["name"] or "", number, step, text[start.start() : end])
-    return Due("", 0, say("ok"), "")
+    return Due("", sum(message["role"] == "assistant" for message in messages), otherwise(), "")
 
 
-def _text(message: dict[str, Any]) -> str:
+def text_of(message: dict[str, Any]) -> str:
     content = message["content"]
     if isinstance(content, str):
         return content

@@ -20,17 +20,20 @@ from orchestr8d.clock import SystemClock
 from orchestr8d.core.model import Executor, Resources
 from orchestr8d.core.outcome import Outcome, failed
 from orchestr8d.core.submit import AgentRules
+from orchestr8d.cron_ticker import CronTicker
 from orchestr8d.events import Bus
 from orchestr8d.hook_rules import HookRules
 from orchestr8d.metrics import Metrics
 from orchestr8d.processes.files import attempt_files
-from orchestr8d.status_api import hooks
+from orchestr8d.status_api import hooks, scheduled, workflow_start
 from orchestr8d.status_api.app import Services, create_app
 from orchestr8d.status_api.route import Route
 from orchestr8d.status_api.serving import Runner
-from orchestr8d.store import Claim
 from orchestr8d.store.sqlite import SqliteStore, open_store
+from orchestr8d.store.types import Claim
+from orchestr8d.templates import Templates
 from orchestr8d.tokens import TokenKeeper
+from orchestr8d.workflow_engine import WorkflowEngine
 
 EXECUTOR = "01900000-0000-7000-8000-000000000001"
 
@@ -73,6 +76,9 @@ class StandIn:
 
 class Api:
     """A server, and an HTTP client that holds the first token."""
+
+    engine: WorkflowEngine
+    ticker: CronTicker
 
     def __init__(self, services: Services, pool: StandIn, state: Path) -> None:
         self.services = services
@@ -158,15 +164,25 @@ async def running(state: Path, extra_routes: Sequence[Route] = (), **changes: ob
         rules = HookRules(
             clock, lambda: api.config.hooks, lambda caller, asked: hooks.submit(services, caller, asked), metrics.hook
         )
+        engine = WorkflowEngine(
+            store, clock, lambda head, node, body: workflow_start.made(services, head, node, body),
+            lambda head, node, params: workflow_start.sub_workflow(services, head, node, params),
+            lambda attempt_id: Path(attempt_files(state / "attempts", attempt_id).stdout), state / "values",
+        )  # fmt: skip
+        ticker = CronTicker(store, clock, lambda schedule: scheduled.made(services, schedule))
         services = Services(
             store=store, bus=bus, clock=clock, config=lambda: api.config, tokens=keeper, metrics=metrics, pool=pool,
             hooks=rules, agents=Catalogue(lambda: api.config.agents, clock, state, state / "claude"),
+            templates=Templates(lambda: api.config.workflows.paths, state),
             attempt_files=lambda attempt_id: attempt_files(state / "attempts", attempt_id),
             draining=lambda: api.draining, health=lambda: {"status": "ok"}, version="0",
             agent_rules=lambda: AgentRules(accounts=("work",)),
-            attempt_of=lambda pid: api.inside,
+            attempt_of=lambda pid: api.inside, archive_reports=engine.write_down, ticker=ticker,
+            config_file=lambda: state / "config.toml",
         )  # fmt: skip
         api = Api(services, pool, state)
+        # A test that wants it runs it.
+        api.engine, api.ticker = engine, ticker
         api.config = msgspec.structs.replace(api.config, **changes)
         runner = Runner(create_app(services, extra_routes))
         await runner.setup()
@@ -181,7 +197,7 @@ async def running(state: Path, extra_routes: Sequence[Route] = (), **changes: ob
 
 @pytest.fixture
 async def serve(tmp_path: Path) -> AsyncIterator[Callable]:
-    """Starts an API: `await serve(extra_routes=…, server=config.Server(…))`."""
+    """Starts an API: `await serve(extra_routes=…, server=config_sections.Server(…))`."""
     async with AsyncExitStack() as stack:
 
         async def start(**more: object) -> Api:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from orchestr8d.config import WebhooksConfig
+from orchestr8d.config_sections import WebhooksConfig
 from orchestr8d.core.errors import Problem
 from orchestr8d.status_api import submit
 

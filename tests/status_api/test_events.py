@@ -11,7 +11,7 @@ import pytest
 from orchestr8d.client import requests
 from orchestr8d.client.streams import Events
 from orchestr8d.status_api import events as module
-from orchestr8d.store import Retention
+from orchestr8d.store.types import Retention
 
 
 class Reader:

@@ -6,7 +6,7 @@ from orchestr8d.core.budgets import Budget
 from orchestr8d.core.governor import Account
 from orchestr8d.core.model import Usage
 from orchestr8d.core.outcome import Limited, Outcome, failed
-from orchestr8d.store import Limits
+from orchestr8d.store.types import Limits
 
 AGENT = {"agent": "general-purpose", "prompt": "go"}
 

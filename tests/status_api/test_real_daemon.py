@@ -113,4 +113,4 @@ def test_a_process_of_a_task_has_that_tasks_rights(make_daemon: Callable[..., Da
     task_id = daemon.submit("sh", "-c", script, "sh", *way, sys.executable, "-c", ASK)
     daemon.wait(task_id)
     _, result = daemon.request("GET", f"/api/v1/tasks/{task_id}/result")
-    assert result["result"] == "200 200 200 403 403 403 422 ", result
+    assert result["result"] == "200 200 200 403 403 403 202 ", result

@@ -50,9 +50,9 @@ async def test_a_batch_is_all_or_none(api):
     assert status == 400
 
 
-async def test_what_comes_later_is_422_not_available(api):
+async def test_what_comes_later_is_not_there(api):
     status, answer = await api.call("POST", "/api/v1/tasks", {"command": ["a"], "workflow_id": "w"})
-    assert (status, answer["type"]) == (422, "urn:orchestr8d:not-available")
+    assert (status, answer["errors"][0]["path"]) == (400, "workflow_id")
     task_id = await api.submit()
     status, answer = await api.call("POST", f"/api/v1/tasks/{task_id}/answer", {})
     assert (status, answer["type"]) == (404, "urn:orchestr8d:not-found")

@@ -3,11 +3,11 @@
 import msgspec
 import pytest
 
-from orchestr8d import config
+from orchestr8d import config_sections
 from orchestr8d.core import signature
 from orchestr8d.core.delivery import Made
 from orchestr8d.core.model import Error
-from orchestr8d.store import Limits
+from orchestr8d.store.types import Limits
 
 URL = "http://127.0.0.1:9/in"
 HOOKS = "/api/v1/webhooks"
@@ -94,7 +94,7 @@ async def test_what_is_wrong_is_named(api, change, path):
 async def test_allow_of_the_configuration(api):
     body = {"url": "http://10.1.2.3/", "events": ["*"]}
     assert (await api.call("POST", HOOKS, body))[0] == 400
-    api.config = msgspec.structs.replace(api.config, webhooks=config.WebhooksConfig(allow=["10.1.0.0/16"]))
+    api.config = msgspec.structs.replace(api.config, webhooks=config_sections.WebhooksConfig(allow=["10.1.0.0/16"]))
     assert (await api.call("POST", HOOKS, body))[0] == 201
     assert (await api.call("POST", HOOKS, {**body, "url": URL}))[0] == 400
 

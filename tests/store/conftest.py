@@ -9,8 +9,9 @@ import pytest
 
 from orchestr8d.clock import FakeClock
 from orchestr8d.events import Bus
-from orchestr8d.store import Limits, Store
+from orchestr8d.store import Store
 from orchestr8d.store.sqlite import open_store
+from orchestr8d.store.types import Limits
 from tests.store.helpers import Hand, check
 
 # No test may depend on how full the machine's disk is.

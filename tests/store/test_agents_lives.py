@@ -19,7 +19,7 @@ from orchestr8d.core.governor import Account
 from orchestr8d.core.model import Usage
 from orchestr8d.core.outcome import Limited, Outcome, failed
 from orchestr8d.events import Bus
-from orchestr8d.store import Claim
+from orchestr8d.store.types import Claim
 from tests.store.conftest import BACKENDS, LIMITS
 from tests.store.helpers import Hand, agent, check, every, new
 

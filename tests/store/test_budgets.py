@@ -12,7 +12,7 @@ from orchestr8d.core.budgets import Budget
 from orchestr8d.core.governor import Account
 from orchestr8d.core.model import Task, Usage, WaitingFor
 from orchestr8d.core.outcome import Outcome, failed
-from orchestr8d.store import Claim, Limits
+from orchestr8d.store.types import Claim, Limits
 from tests.store.conftest import LIMITS, Make
 from tests.store.helpers import DAY, Hand, agent, check, limited, new
 from tests.store.test_limits import counts, settled, why
@@ -126,7 +126,7 @@ async def test_one_that_was_given_too_little_gets_twice_as_much(make_store: Make
 
 
 def _all() -> Any:
-    from orchestr8d.store import TaskFilter
+    from orchestr8d.store.types import TaskFilter
 
     return TaskFilter()
 

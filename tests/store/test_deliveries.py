@@ -16,8 +16,9 @@ from orchestr8d.core.ids import uuid7
 from orchestr8d.core.model import Error
 from orchestr8d.core.outcome import Outcome
 from orchestr8d.core.payload import LARGEST
-from orchestr8d.store import Busy, DeliveryFilter, Limits, Retention, Sending, Store
+from orchestr8d.store import Store
 from orchestr8d.store.sqlite import webhooks
+from orchestr8d.store.types import Busy, DeliveryFilter, Limits, Retention, Sending
 from tests.store.conftest import Make
 from tests.store.helpers import DAY, Hand
 

@@ -9,7 +9,7 @@ from orchestr8d.core.errors import Problem
 from orchestr8d.core.model import NewTask, Spec, Task
 from orchestr8d.core.outcome import Outcome
 from orchestr8d.events import Bus
-from orchestr8d.store import NoticeFilter, Retention
+from orchestr8d.store.types import NoticeFilter, Retention
 from tests.store.conftest import LIMITS, Make
 from tests.store.helpers import DAY, Hand, agent, ids, new
 

@@ -9,7 +9,8 @@ import msgspec
 
 from orchestr8d.clock import FakeClock
 from orchestr8d.events import TYPES, Bus, Event
-from orchestr8d.store import EventFilter, Retention, Store
+from orchestr8d.store import Store
+from orchestr8d.store.types import EventFilter, Retention
 from tests.store.conftest import Make
 from tests.store.helpers import ME, Hand, executor, ids, new
 

@@ -15,7 +15,7 @@ from orchestr8d.core.governor import Account
 from orchestr8d.core.model import Task, Usage, WaitingFor
 from orchestr8d.core.outcome import failed
 from orchestr8d.core.standing import summary
-from orchestr8d.store import Claim, Limits
+from orchestr8d.store.types import Claim, Limits
 from tests.store.conftest import LIMITS, Make
 from tests.store.helpers import DAY, Hand, agent, check, limited, new, refused
 

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from orchestr8d.clock import FakeClock
-from orchestr8d.store import Store, TaskFilter
+from orchestr8d.store import Store
+from orchestr8d.store.types import TaskFilter
 from tests.store.helpers import Hand, new
 from tests.store.test_steering import to
 

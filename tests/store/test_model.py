@@ -27,7 +27,8 @@ from orchestr8d.core import admission
 from orchestr8d.core.errors import Problem
 from orchestr8d.core.model import Backoff, NewTask, Task
 from orchestr8d.events import Bus
-from orchestr8d.store import Claim, Store
+from orchestr8d.store import Store
+from orchestr8d.store.types import Claim
 from tests.store.conftest import BACKENDS, LIMITS
 from tests.store.helpers import Hand, check, every, ids, new
 from tests.store.model import FINAL, Conflict, Model, Row, Settings

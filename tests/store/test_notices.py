@@ -14,7 +14,8 @@ from orchestr8d.core.ids import uuid7
 from orchestr8d.core.model import Error
 from orchestr8d.core.notices import NewNotice, Quiet, User
 from orchestr8d.events import Bus
-from orchestr8d.store import DeliveryFilter, DueNotice, NoticeFilter, Retention, Store, Told
+from orchestr8d.store import Store
+from orchestr8d.store.types import DeliveryFilter, DueNotice, NoticeFilter, Retention, Told
 from tests.store.conftest import LIMITS
 from tests.store.helpers import Hand, agent, once, refused
 

@@ -11,7 +11,8 @@ import pytest
 from orchestr8d.clock import FakeClock
 from orchestr8d.core.errors import Problem
 from orchestr8d.core.model import Token
-from orchestr8d.store import EventFilter, Retention, Store, TaskFilter
+from orchestr8d.store import Store
+from orchestr8d.store.types import EventFilter, Retention, TaskFilter
 from tests.store.conftest import Make
 from tests.store.helpers import ME, Hand, every, executor, ids, new, once
 

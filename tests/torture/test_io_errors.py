@@ -19,7 +19,7 @@ TRACER = ["strace", "-D", "-f", "-qq", "-o", "/dev/null"]
 
 
 @pytest.mark.parametrize(
-    "fault", ["fdatasync:error=EIO:when=25+9", "pwrite64:error=EIO:when=260+61", "pwrite64:error=ENOSPC:when=260+61"]
+    "fault", ["fdatasync:error=EIO:when=25+9", "pwrite64:error=EIO:when=90+61", "pwrite64:error=ENOSPC:when=90+61"]
 )
 def test_writes_fail(make_daemon: Callable[..., Daemon], tmp_path: Path, fault: str) -> None:
     if not shutil.which("strace"):
@@ -27,7 +27,11 @@ def test_writes_fail(make_daemon: Callable[..., Daemon], tmp_path: Path, fault: 
     if subprocess.run([*TRACER, "true"], check=False).returncode:
         pytest.skip("nobody may trace here")
     tracer = [*TRACER, f"--trace={fault.partition(':')[0]}", f"--inject={fault}", "--seccomp-bpf"]
-    daemon, journal = make_daemon("[store]\nmin_free_disk = 0\n", wrap=tracer).start(), Journal(tmp_path / "journal")
+    daemon, journal = make_daemon("[store]\nmin_free_disk = 0\n").start(), Journal(tmp_path / "journal")
+    # The database is there, whatever it takes to make it.
+    daemon.stop()
+    daemon.wrap = tracer
+    daemon.start()
     acknowledged: dict[str, str] = {}
     refusals = 0
     for number in range(150):

@@ -9,7 +9,6 @@ import aiosqlite
 
 from orchestr8d.clock import Clock
 from orchestr8d.events import Bus
-from orchestr8d.store import Limits
 from orchestr8d.store.sqlite import schema, upkeep
 from orchestr8d.store.sqlite.follow import Follower
 from orchestr8d.store.sqlite.schema import (
@@ -22,6 +21,7 @@ from orchestr8d.store.sqlite.schema import (
 )
 from orchestr8d.store.sqlite.store import SqliteStore, last_queued_at
 from orchestr8d.store.sqlite.writer import OnCommit, Writer, in_thread, raw
+from orchestr8d.store.types import Limits
 
 __all__ = [
     "SqliteStore", "backup_file", "corrupts_wal", "latest_version", "migrate_file", "open_store", "restore_file",

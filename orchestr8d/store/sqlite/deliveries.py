@@ -102,6 +102,14 @@ def callback(tx: Tx, task: Task, url: str, method: str) -> None:
     _add(tx, event, _body(tx, event), addresses.place(url).origin, None, url, method, 0)
 
 
+def workflow_callback(tx: Tx, workflow_id: str, url: str) -> None:
+    """The final event of a workflow, just told, to its callback URL."""
+    event = tx.events[-1]
+    if event.workflow_id != workflow_id:
+        raise RuntimeError(f"the last event of this transaction is not of workflow {workflow_id}")
+    _add(tx, event, _body(tx, event), addresses.place(url).origin, None, url, "POST", 0)
+
+
 def test(tx: Tx, webhook: Webhook) -> str:
     """A delivery that only tries the subscription: it waits for nothing, and is no event of the log."""
     event = Event(tx.numbers[1], TEST, tx.now, None, None, webhook.user_id, msgspec.Raw(b'{"test":true}'))

@@ -9,11 +9,11 @@ import msgspec
 
 from orchestr8d.core import endings
 from orchestr8d.core.model import NewTask, Spec, Task
-from orchestr8d.store import Followup
 from orchestr8d.store.sqlite import reads
 from orchestr8d.store.sqlite.deliveries import callback
 from orchestr8d.store.sqlite.notices import notify
 from orchestr8d.store.sqlite.transaction import Tx
+from orchestr8d.store.types import Followup
 
 # Most tasks ask for nothing: then their specs, which may be large, are not decoded.
 _ASKS = ('"on_completion":', '"callback_url":')
@@ -27,9 +27,9 @@ def ended(tx: Tx, task: Task) -> None:
 
 def _act(tx: Tx, task: Task, spec: Spec) -> None:
     actions = spec.on_completion if task.status == "completed" else []
-    if task.status == "failed" or "notification" in actions:
+    if (task.status == "failed" and not endings.is_cut_off(task)) or "notification" in actions:
         notify(tx, endings.notice(task, spec))
-    if spec.callback_url is not None:
+    if spec.callback_url is not None and not endings.is_signal(spec.callback_url):
         callback(tx, task, spec.callback_url, spec.callback_method)
     for action in actions:
         if isinstance(action, str) and "://" in action and action != spec.callback_url:

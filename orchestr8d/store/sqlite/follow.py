@@ -7,11 +7,11 @@ from collections.abc import Sequence
 
 from orchestr8d.core import admission, claims
 from orchestr8d.core.model import Task
-from orchestr8d.store import Limits
-from orchestr8d.store.sqlite import endings, funds, reads
+from orchestr8d.store.sqlite import endings, funds, graph, overlaps, reads
 from orchestr8d.store.sqlite.transaction import Tx
+from orchestr8d.store.types import Limits
 
-_KEYED = "status = 'queued' AND concurrency_key IS NOT NULL AND concurrency_key = "
+_KEYED = "status = 'queued' AND hold IS NOT 'workflow' AND concurrency_key IS NOT NULL AND concurrency_key = "
 _KEY_PLACES = reads.places("tasks_key", f"{_KEYED} :key")
 _KEY_FIRST = f"{_KEYED} ? AND queue = ? AND lane = ? ORDER BY rank, seq LIMIT ?"
 # The index is named: left to itself, SQLite would rather walk through everything that is queued.
@@ -31,17 +31,31 @@ class Follower:
     def __init__(self) -> None:
         self.limits = Limits()
         self.last_queued_at = 0
+        # Of workflows in which tasks wait to have phases run again: for whose ends they wait at least. Where it is not
+        # known, all of the workflow is looked at, which is long to do at each end.
+        self.busy: dict[str, Sequence[str]] = {}
 
     def __call__(self, tx: Tx) -> None:
         left = CASCADE_STEP
-        while tx.ended and left > 0:
-            left -= self._release_dependents(tx, tx.ended.pop(), left)
+        while (tx.ended or tx.orphans or tx.stand_ins) and left > 0:
+            batch, tx.ended = tx.ended, []
+            of_workflows = [task for task in batch if task.workflow_id is not None]
+            if of_workflows:
+                graph.ended(tx, self, of_workflows)
+            while batch and left > 0:
+                left -= self._release_dependents(tx, batch.pop(), left)
+            self._mark(tx, batch)
+            self._tell_workflows(tx)
+        while tx.orphans or tx.stand_ins:
+            self._tell_workflows(tx)
         if tx.ended:
             self._mark(tx, tx.ended)
             tx.ended.clear()
         finals, tx.finals = tx.finals, []
         for task in finals:
             endings.ended(tx, task)
+            if task.schedule_id is not None:
+                overlaps.over(tx, task.id)
         gone, tx.left = tx.left, []
         for task in gone:
             funds.release(tx, self.limits.budgets, task)
@@ -57,6 +71,17 @@ class Follower:
         if marked:
             self(tx)
         return bool(marked)
+
+    def _tell_workflows(self, tx: Tx) -> None:
+        """Sub-workflows whose tasks ended without them; those whose sub-workflows are blocked, or not any more."""
+        moved, tx.stand_ins = tx.stand_ins, []
+        for task_id in moved:
+            graph.sub_moved(tx, self, task_id)
+        gone, tx.orphans = tx.orphans, []
+        for task_id in gone:
+            sql = "SELECT id FROM workflows WHERE parent_task = ? AND completed_at IS NULL"
+            for (workflow_id,) in tx.db.execute(sql, (task_id,)).fetchall():
+                graph.cancel(tx, self, workflow_id)
 
     @staticmethod
     def _mark(tx: Tx, ended: Sequence[Task]) -> None:

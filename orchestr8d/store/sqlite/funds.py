@@ -32,9 +32,25 @@ _FIRST = (
 
 def decide(db: sqlite3.Connection, of: Sequence[Budget], task: Task, now: int) -> tuple[list[Fund], Granted | Refused]:
     """The funds that pay for the task's next attempt, and what they give."""
-    paying = [load(db, b, key, budgets.period(b, now)) for b in of for key in budgets.keys(b, task)]
+    paying = [load(db, budget, key, budgets.period(budget, now)) for budget, key in _payers(db, of, task)]
     own = budgets.own_left(task)
     return paying, budgets.reserve(paying, _wants(db, paying, task, own), own)
+
+
+def _payers(db: sqlite3.Connection, of: Sequence[Budget], task: Task) -> list[tuple[Budget, str]]:
+    """The budgets that pay for the task, and whose money it is: the configuration's, and that of its workflow."""
+    found = [(budget, key) for budget in of for key in budgets.keys(budget, task)]
+    workflow_id = task.workflow_id if task.lane else None
+    while workflow_id is not None:
+        sql = (
+            "SELECT w.max_cost_usd, t.workflow_id FROM workflows w LEFT JOIN tasks t ON t.id = w.parent_task "
+            "WHERE w.id = ?"
+        )
+        most, above = db.execute(sql, (workflow_id,)).fetchone() or (None, None)
+        if most is not None:
+            found.append((budgets.of_workflow(most), workflow_id))
+        workflow_id = above
+    return found
 
 
 def _wants(db: sqlite3.Connection, paying: Sequence[Fund], task: Task, own: float | None) -> dict[str, float]:
@@ -98,9 +114,8 @@ def charge(tx: Tx, attempt_id: str, ended: Outcome) -> str | None:
 
 def release(tx: Tx, of: Sequence[Budget], left: Task) -> None:
     """Money may be free, since `left` has left the queue or its run: the first of those that wait for it may go."""
-    for budget in of:
-        for key in budgets.keys(budget, left):
-            release_key(tx, of, budget, key, _PASSED)
+    for budget, key in _payers(tx.db, of, left):
+        release_key(tx, of, budget, key, _PASSED)
 
 
 def release_key(tx: Tx, of: Sequence[Budget], budget: Budget, key: str, passed: int = 0) -> None:
@@ -190,6 +205,11 @@ def forget(tx: Tx, of: Sequence[Budget], task: Task) -> None:
     for budget in of:
         if budget.per == "task":
             tx.db.execute("DELETE FROM funds WHERE budget = ? AND period = 0 AND key = ?", (budget.name, task.id))
+
+
+def forget_workflow(tx: Tx, workflow_id: str) -> None:
+    name = budgets.of_workflow(0).name
+    tx.db.execute("DELETE FROM funds WHERE budget = ? AND period = 0 AND key = ?", (name, workflow_id))
 
 
 def prune(tx: Tx, of: Sequence[Budget]) -> None:

@@ -13,10 +13,10 @@ from orchestr8d.core.governor import BREAKER, Capacity, Valve
 from orchestr8d.core.model import Attempt, Task, WaitingFor
 from orchestr8d.core.notices import DEFAULT_USER, NewNotice
 from orchestr8d.core.outcome import Outcome
-from orchestr8d.store import Limits
 from orchestr8d.store.sqlite import funds, notices, reads
 from orchestr8d.store.sqlite.follow import Follower
 from orchestr8d.store.sqlite.transaction import Tx
+from orchestr8d.store.types import Limits
 
 # Tasks that are parked or queued at a time: other writes get their turn in between.
 STEP = 500

@@ -12,9 +12,9 @@ from orchestr8d.core import notices
 from orchestr8d.core.errors import Problem
 from orchestr8d.core.ids import uuid7
 from orchestr8d.core.notices import NOBODY_SPECIAL, Delivery, NewNotice, Notice
-from orchestr8d.store import DueNotice, NoticeFilter, Told
 from orchestr8d.store.sqlite.deliveries import Failed
 from orchestr8d.store.sqlite.transaction import Tx
+from orchestr8d.store.types import DueNotice, NoticeFilter, Told
 
 _JSON = msgspec.json.Encoder()
 _COLUMNS = ", ".join(Notice.__struct_fields__)

@@ -10,12 +10,11 @@ import msgspec
 
 from orchestr8d.core import claims, durations, governor, sessions
 from orchestr8d.core.errors import Problem
-from orchestr8d.core.model import Attempt, Executor, Queue, Result, Session, Task, TaskView, Token
+from orchestr8d.core.model import Attempt, Executor, Queue, Result, Session, Task, Token
 from orchestr8d.core.states import WAITING
-from orchestr8d.core.waiting import Why, waiting_for
 from orchestr8d.events import Event
-from orchestr8d.store import EventFilter, Limits, TaskFilter
 from orchestr8d.store.sqlite.transaction import TASK_COLUMNS
+from orchestr8d.store.types import EventFilter, Limits, TaskFilter
 
 T = TypeVar("T")
 ATTEMPT_COLUMNS = ", ".join(Attempt.__struct_fields__)
@@ -158,42 +157,6 @@ def capacity(db: sqlite3.Connection, limits: Limits, now: int) -> governor.Capac
     return governor.Capacity(limits.accounts, limits.agents, valves(db), by_account(db), now)
 
 
-def view(db: sqlite3.Connection, task_id: str, now: int, limits: Limits) -> TaskView:
-    found = task(db, task_id)
-    views = _with_reasons(db, [found], now, limits)
-    views[0].attempts = attempts(db, task_id)
-    return views[0]
-
-
-def _with_reasons(db: sqlite3.Connection, found: Sequence[Task], now: int, limits: Limits) -> list[TaskView]:
-    names = {t.queue for t in found if t.status == "queued"}
-    by_name = {q.name: q for q in queues(db, now, sorted(names))} if names else {}
-    agents = any(t.lane and t.status in ("queued", "parked") for t in found)
-    accounts = capacity(db, limits, now) if agents else None
-    views = []
-    for t in found:
-        why = Why(queue=by_name.get(t.queue), now=now)
-        if t.lane and accounts is not None:
-            why.limit = accounts.blocked(t.lane)
-        if t.blockers:
-            edges = db.execute("SELECT kind, depends_on FROM task_deps WHERE task_id = ? ORDER BY depends_on", (t.id,))
-            for kind, other in edges:
-                (why.tasks if kind == "task" else why.unique).append(other)
-        if t.hold == "concurrency_key":
-            why.key_holder = _key_holder(db, t)
-        views.append(TaskView(t, waiting_for(t, why)))
-    return views
-
-
-def _key_holder(db: sqlite3.Connection, t: Task) -> str | None:
-    for state in (BUSY_SQL, "status = 'queued' AND hold IS NULL"):
-        sql = f"SELECT id FROM tasks WHERE {state} AND concurrency_key IS NOT NULL AND concurrency_key = ? LIMIT 1"
-        row = db.execute(sql, (t.concurrency_key,)).fetchone()
-        if row is not None:
-            return str(row[0])
-    return None
-
-
 def match_words(q: str) -> str:
     """What a person types as a query of FTS5: every word must occur, the last may be a beginning."""
     clean = q.replace("\0", " ").encode(errors="replace").decode()
@@ -201,19 +164,7 @@ def match_words(q: str) -> str:
     return " ".join(words) + "*" if words else '""'
 
 
-def views(
-    db: sqlite3.Connection, wanted: TaskFilter, limit: int, before: int | None, now: int, limits: Limits
-) -> list[TaskView]:
-    # A status at a time: each is a walk along its index, where a list of them would be sorted.
-    found: list[Task] = []
-    every: Sequence[str | None] = tuple(dict.fromkeys(wanted.status)) or (None,)
-    for status in every:
-        found += _page(db, wanted, status, limit, before)
-    found.sort(key=lambda t: -t.seq)
-    return _with_reasons(db, found[:limit], now, limits)
-
-
-def _page(
+def page(
     db: sqlite3.Connection, wanted: TaskFilter, status: str | None, limit: int, before: int | None
 ) -> list[Task]:
     source, where, args = "tasks t", ["TRUE"], list[Any]()

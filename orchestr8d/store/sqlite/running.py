@@ -14,11 +14,11 @@ from orchestr8d.core.ids import uuid7
 from orchestr8d.core.model import Attempt, Queue, Task
 from orchestr8d.core.outcome import Outcome
 from orchestr8d.core.states import WAITING
-from orchestr8d.store import Claim
 from orchestr8d.store.sqlite import funds, reads
 from orchestr8d.store.sqlite.follow import Follower
 from orchestr8d.store.sqlite.lanes import CLAIMABLE, READY, STEP, Entry, Lanes, learn
 from orchestr8d.store.sqlite.transaction import Tx
+from orchestr8d.store.types import Claim
 
 _JSON = msgspec.json.Encoder()
 _MOVES = (

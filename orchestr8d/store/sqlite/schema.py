@@ -86,7 +86,9 @@ def migrate(db: sqlite3.Connection) -> tuple[int, int]:
             db.execute(f"PRAGMA user_version = {number}")
             db.execute("COMMIT")
         except BaseException:
-            db.execute("ROLLBACK")
+            # SQLite has undone it already where the disk failed: the reason is what counts then.
+            if db.in_transaction:
+                db.execute("ROLLBACK")
             raise
     return old, steps[-1][0]
 

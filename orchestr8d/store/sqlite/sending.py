@@ -12,11 +12,11 @@ from orchestr8d.core import redact
 from orchestr8d.core.delivery import MOST_ATTEMPTS, Delivery, Made, Verdict, Webhook
 from orchestr8d.core.errors import LeaseLost
 from orchestr8d.core.notices import NewNotice
-from orchestr8d.store import Busy, DueDeliveries, Limits, Sending
 from orchestr8d.store.sqlite import deliveries, webhooks
 from orchestr8d.store.sqlite.deliveries import Failed
 from orchestr8d.store.sqlite.notices import notify
 from orchestr8d.store.sqlite.transaction import Tx
+from orchestr8d.store.types import Busy, DueDeliveries, Limits, Sending
 
 _JSON = msgspec.json.Encoder()
 _COLUMNS = ", ".join(f"d.{name}" for name in (*Delivery.__struct_fields__, "body"))

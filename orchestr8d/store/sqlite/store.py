@@ -32,7 +32,28 @@ from orchestr8d.core.notices import Delivery, NewNotice, Notice
 from orchestr8d.core.outcome import Outcome
 from orchestr8d.core.standing import Standing
 from orchestr8d.events import Event
-from orchestr8d.store import (
+from orchestr8d.store.sqlite import (
+    deliveries,
+    endings,
+    funds,
+    notices,
+    reads,
+    running,
+    schema,
+    sending,
+    submitting,
+    task_views,
+    upkeep,
+    webhooks,
+    workflows,
+)
+from orchestr8d.store.sqlite.follow import Follower
+from orchestr8d.store.sqlite.lanes import Lanes, open_account
+from orchestr8d.store.sqlite.schedule_store import ScheduleVerbs
+from orchestr8d.store.sqlite.transaction import Tx
+from orchestr8d.store.sqlite.workflow_store import WorkflowVerbs
+from orchestr8d.store.sqlite.writer import Writer, in_thread, raw
+from orchestr8d.store.types import (
     Answer,
     Busy,
     Claim,
@@ -51,30 +72,13 @@ from orchestr8d.store import (
     TaskFilter,
     Told,
 )
-from orchestr8d.store.sqlite import (
-    deliveries,
-    endings,
-    funds,
-    notices,
-    reads,
-    running,
-    schema,
-    sending,
-    submitting,
-    upkeep,
-    webhooks,
-)
-from orchestr8d.store.sqlite.follow import Follower
-from orchestr8d.store.sqlite.lanes import Lanes, open_account
-from orchestr8d.store.sqlite.transaction import Tx
-from orchestr8d.store.sqlite.writer import Writer, in_thread, raw
 
 T = TypeVar("T")
 # Steps of the full-text index that a search waits for.
 _SEARCH_STEPS = 400
 
 
-class SqliteStore:
+class SqliteStore(WorkflowVerbs, ScheduleVerbs):
     """Implements store.Store; made by `open_store`."""
 
     def __init__(
@@ -137,6 +141,7 @@ class SqliteStore:
     async def retry(self, task_id: str, answer: Answer, once: Idempotency | None = None) -> Created:
         def again(tx: Tx) -> Created:
             task = reads.task(tx.db, task_id)
+            steering.check_in_workflow(task, None, "retried")
             new = steering.retry(task, reads.statuses(tx.db, task.read_spec().depends_on))
             return self._admit(tx, [new], answer)
 
@@ -146,7 +151,12 @@ class SqliteStore:
         return await self._writer.do(lambda tx: submitting.cancel(tx, reads.task(tx.db, task_id)))
 
     async def pause(self, task_id: str) -> Task:
-        return await self._writer.do(lambda tx: tx.apply(steering.pause(reads.task(tx.db, task_id))))
+        def unit(tx: Tx) -> Task:
+            task = reads.task(tx.db, task_id)
+            steering.check_in_workflow(task, workflows.node_of(tx.db, task_id), "paused")
+            return tx.apply(steering.pause(task))
+
+        return await self._writer.do(unit)
 
     async def resume(self, task_id: str) -> Task:
         def unit(tx: Tx) -> Task:
@@ -162,6 +172,7 @@ class SqliteStore:
         def unit(tx: Tx) -> Task:
             f = self._follower
             task = reads.task(tx.db, task_id)
+            steering.check_in_workflow(task, workflows.node_of(tx.db, task_id), "changed")
             new = change(task)
             limits = self._limits
             facts = Facts(
@@ -356,7 +367,7 @@ class SqliteStore:
         return await self._read(reads.task, task_id)
 
     async def view(self, task_id: str) -> TaskView:
-        return await self._read(reads.view, task_id, self._clock.now(), self._limits)
+        return await self._read(task_views.view, task_id, self._clock.now(), self._limits)
 
     async def views(self, wanted: TaskFilter, limit: int, before: int | None) -> list[TaskView]:
         if wanted.q is not None:
@@ -364,7 +375,7 @@ class SqliteStore:
             for _ in range(_SEARCH_STEPS):
                 if not await self.index_text():
                     break
-        return await self._read(reads.views, wanted, limit, before, self._clock.now(), self._limits)
+        return await self._read(task_views.views, wanted, limit, before, self._clock.now(), self._limits)
 
     async def attempts(self, task_id: str) -> list[Attempt]:
         await self._read(reads.task, task_id)

@@ -10,10 +10,10 @@ from orchestr8d.core import admission, steering
 from orchestr8d.core.errors import Fault, Problem, refuse
 from orchestr8d.core.ids import uuid7
 from orchestr8d.core.model import NewTask, Task
-from orchestr8d.store import Answer, Created, Idempotency, Limits
 from orchestr8d.store.sqlite import reads
 from orchestr8d.store.sqlite.follow import Follower
 from orchestr8d.store.sqlite.transaction import Tx
+from orchestr8d.store.types import Answer, Created, Idempotency, Limits
 
 
 def admit(tx: Tx, new: Sequence[NewTask], answer: Answer, limits: Limits, follower: Follower) -> Created:

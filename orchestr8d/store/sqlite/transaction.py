@@ -58,6 +58,10 @@ class Tx:
         self.keys: set[str] = set()
         # Tasks that became final in this unit, by whatever way: what they ask for their end is still to be done.
         self.finals: list[Task] = []
+        # Tasks that stood for sub-workflows and did not end with them: these are to end too.
+        self.orphans: list[str] = []
+        # Tasks that stand for sub-workflows that are blocked now, or not any more.
+        self.stand_ins: list[str] = []
         # Agents' tasks that left the queue or their run: money may be free for others.
         self.left: list[Task] = []
         # What is logged as a warning once it is committed.
@@ -88,6 +92,8 @@ class Tx:
         del self.cancels[cancels:]
         del self.warnings[warnings:]
         self.left.clear()
+        self.orphans.clear()
+        self.stand_ins.clear()
         self.ended.clear()
         self.finals.clear()
         self.keys.clear()
@@ -134,6 +140,8 @@ class Tx:
         if status != old.status:
             states.check(old.status, status)
         columns = {**change.set, "updated_at": self.now}
+        if status == "queued" and old.workflow_id is not None and self._is_paused(old.workflow_id):
+            columns["hold"] = "workflow"
         cursor = self.db.execute(
             f"UPDATE tasks SET {', '.join(f'{name} = ?' for name in columns)} WHERE seq = ? AND status = ?",
             (*columns.values(), old.seq, old.status),
@@ -161,6 +169,10 @@ class Tx:
             self.quiet.append(task.id)
         return task
 
+    def _is_paused(self, workflow_id: str) -> bool:
+        row = self.db.execute("SELECT paused FROM workflows WHERE id = ?", (workflow_id,)).fetchone()
+        return row is not None and bool(row[0])
+
     def depth(self, queue: str) -> int:
         """Tasks that wait in a queue, those of this transaction included."""
         if queue not in self._depths:
@@ -172,7 +184,7 @@ class Tx:
         self._depth_delta[queue] = self._depth_delta.get(queue, 0) + by
 
     def follow_up(self) -> None:
-        if self.ended or self.finals or self.keys or self.left:
+        if self.ended or self.finals or self.keys or self.left or self.orphans or self.stand_ins:
             self._follow(self)
 
     def flush(self) -> None:

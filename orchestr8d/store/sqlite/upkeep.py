@@ -13,9 +13,9 @@ from orchestr8d.core.budgets import Budget
 from orchestr8d.core.model import Attempt, Executor, Task, Token
 from orchestr8d.core.standing import Standing
 from orchestr8d.core.standing import standing as stand
-from orchestr8d.store import Claim, Expired, Limits, Retention
-from orchestr8d.store.sqlite import funds, notices, reads, sending, webhooks
+from orchestr8d.store.sqlite import funds, notices, reads, schedules, sending, webhooks, workflow_rows
 from orchestr8d.store.sqlite.transaction import Tx
+from orchestr8d.store.types import Claim, Expired, Limits, Retention
 
 _JSON = msgspec.json.Encoder()
 # Rows a step: small enough that other writes do not notice.
@@ -70,6 +70,8 @@ def shift(tx: Tx, seconds: float, mark: str) -> None:
     tx.db.execute("UPDATE queue_starts SET at = at + ?", (ms,))
     webhooks.shift(tx, ms)
     notices.shift(tx, ms)
+    workflow_rows.shift(tx, ms)
+    schedules.shift(tx, ms)
     # What a provider named is a time of the wall clock; a backoff is not.
     tx.db.execute("UPDATE valves SET until = until + ? WHERE guessed = 1", (ms,))
 
@@ -80,6 +82,10 @@ def touch_keys(tx: Tx) -> None:
 
 
 def register(tx: Tx, executor: Executor) -> None:
+    (last,) = tx.db.execute("SELECT max(heartbeat_at) FROM executors").fetchone()
+    if last is not None and last > tx.now:
+        # The machine was booted since, with a clock that is behind: no step tells of it.
+        schedules.recheck(tx)
     # One daemon has the file at a time: whoever else says that it runs has died, whatever its host was called then.
     lost = "UPDATE executors SET state = 'lost' WHERE state IN ('running', 'draining') RETURNING id, host, pid"
     for old_id, host, pid in tx.db.execute(lost).fetchall():
@@ -179,7 +185,9 @@ def _expired_ids(db: sqlite3.Connection, status: str, cutoff: int, limit: int) -
     """Tasks of a final state that ended before `cutoff`, walked in the order they were made, along the index of lists:
     they end about in that order, and an index of its own would cost every task a write."""
     rows = db.execute(
-        "SELECT id FROM (SELECT id, completed_at FROM tasks WHERE status = ? ORDER BY seq LIMIT ?) "
+        # Those of a workflow go with it.
+        "SELECT id FROM (SELECT id, completed_at FROM tasks WHERE status = ? AND workflow_id IS NULL "
+        "ORDER BY seq LIMIT ?) "
         # What is to follow from it is made of its result.
         "WHERE completed_at < ? AND id NOT IN (SELECT task_id FROM followups) LIMIT ?",
         (status, limit * EXPIRED_WALK, cutoff, limit),
@@ -188,7 +196,11 @@ def _expired_ids(db: sqlite3.Connection, status: str, cutoff: int, limit: int) -
 
 
 def remove(tx: Tx, task_ids: Sequence[str], budgets: Sequence[Budget] = ()) -> None:
-    doomed = [task for task_id in task_ids if (task := reads.find(tx.db, task_id)) is not None]
+    found = [task for task_id in task_ids if (task := reads.find(tx.db, task_id)) is not None]
+    remove_tasks(tx, found, budgets)
+
+
+def remove_tasks(tx: Tx, doomed: Sequence[Task], budgets: Sequence[Budget]) -> None:
     _untext(tx, doomed)
     for task in doomed:
         if task.completed_at is None:
@@ -205,10 +217,11 @@ def remove(tx: Tx, task_ids: Sequence[str], budgets: Sequence[Budget] = ()) -> N
 
 def prune_log(tx: Tx, retention: Retention, budgets: Sequence[Budget] = ()) -> bool:
     step = PRUNE_STEP * 4
-    events = told = 0
+    events = told = fired = 0
     if retention.events is not None:
         cutoff = tx.now - round(retention.events * 1000)
         told = notices.prune(tx, cutoff, step)
+        fired = schedules.prune(tx, cutoff, step)
         events = tx.db.execute(
             "DELETE FROM events WHERE id IN (SELECT id FROM events ORDER BY id LIMIT ?) AND at < ?", (step, cutoff)
         ).rowcount
@@ -229,4 +242,4 @@ def prune_log(tx: Tx, retention: Retention, budgets: Sequence[Budget] = ()) -> b
     )
     sent = webhooks.prune(tx, retention.deliveries, step)
     behind = sending.tidy(tx, retention.deliveries)
-    return behind or step in (events, keys, told, sent)
+    return behind or step in (events, keys, told, fired, sent)

@@ -11,9 +11,9 @@ import msgspec
 from orchestr8d.core import delivery as rules
 from orchestr8d.core.delivery import Delivery, Made, Webhook
 from orchestr8d.core.errors import Problem
-from orchestr8d.store import DeliveryFilter
 from orchestr8d.store.sqlite import deliveries
 from orchestr8d.store.sqlite.transaction import Tx
+from orchestr8d.store.types import DeliveryFilter
 
 _JSON = msgspec.json.Encoder()
 _COLUMNS = ", ".join(Webhook.__struct_fields__)

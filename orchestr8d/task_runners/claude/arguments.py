@@ -8,7 +8,7 @@ from typing import Literal, Protocol
 import msgspec
 from msgspec import Struct
 
-from orchestr8d.config import ClaudeConfig
+from orchestr8d.config_sections import ClaudeConfig
 from orchestr8d.core.model import AgentSpec, Session
 from orchestr8d.processes import Files
 
@@ -49,7 +49,7 @@ def call(
     written: dict[str, bytes] = {}
     argv = [settings.bin, "-p", "--output-format", "stream-json", "--verbose", *_session(asked, session, how)]
     if agent.path is not None:
-        written[files.agents] = definition(agent)
+        written[files.agents] = definition(agent, asked)
         argv += ["--agents", files.agents]
     argv.append(f"--agent={agent.name}")
     if asked.model is not None:
@@ -79,10 +79,12 @@ def stdin(prompt: str) -> bytes:
     return (f" {prompt}" if prompt.startswith("/") else prompt).encode()
 
 
-def definition(agent: Agent) -> bytes:
-    """The agent as the CLI reads it, which wants a description."""
+def definition(agent: Agent, asked: AgentSpec) -> bytes:
+    """The agent as the CLI reads it, which wants a description. Who has a list of tools has no others: a structured
+    answer is given by one, too."""
     said = {"description": agent.description or agent.name, "prompt": agent.body or ""}
-    tools = {} if agent.tools is None else {"tools": agent.tools}
+    by_tool = [] if asked.json_schema is None else ["StructuredOutput"]
+    tools = {} if agent.tools is None else {"tools": [*agent.tools, *by_tool]}
     model = {} if agent.model is None else {"model": agent.model}
     # All of it in ASCII: a description may hold what is no text in UTF-8.
     return json.dumps({agent.name: said | tools | model}).encode()

@@ -12,7 +12,7 @@ import msgspec
 import structlog
 
 from orchestr8d.clock import Clock
-from orchestr8d.config import ClaudeConfig
+from orchestr8d.config_sections import ClaudeConfig
 from orchestr8d.core.model import AgentSpec, Error, Session, Usage
 from orchestr8d.core.outcome import Outcome, failed
 from orchestr8d.processes import Launch, NotFound, Processes

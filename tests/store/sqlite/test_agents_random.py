@@ -17,8 +17,8 @@ from orchestr8d.core.governor import Account
 from orchestr8d.core.model import Usage
 from orchestr8d.core.outcome import Limited, Outcome, failed
 from orchestr8d.events import Bus
-from orchestr8d.store import Claim, Limits
 from orchestr8d.store.sqlite import funds, open_store, reads
+from orchestr8d.store.types import Claim, Limits
 from tests.store.helpers import ME, Hand, agent, check, limited, new, refused
 from tests.store.test_steering import to
 

@@ -11,8 +11,8 @@ from orchestr8d.clock import FakeClock
 from orchestr8d.core.budgets import Budget
 from orchestr8d.core.model import Usage
 from orchestr8d.core.outcome import Outcome
-from orchestr8d.store import Retention
 from orchestr8d.store.sqlite import SqliteStore
+from orchestr8d.store.types import Retention
 from tests.store.conftest import LIMITS
 from tests.store.helpers import DAY, Hand, agent
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from orchestr8d.store import NoticeFilter
 from orchestr8d.store.sqlite import migrate_file, notices
+from orchestr8d.store.types import NoticeFilter
 
 DONE = 300
 

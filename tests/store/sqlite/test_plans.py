@@ -13,13 +13,13 @@ from orchestr8d.clock import FakeClock
 from orchestr8d.core.budgets import Budget
 from orchestr8d.core.governor import Account
 from orchestr8d.core.model import Queue
-from orchestr8d.store import DeliveryFilter, EventFilter, Limits, Retention, TaskFilter
-from orchestr8d.store.sqlite import funds, reads, running, sending, upkeep, webhooks
+from orchestr8d.store.sqlite import funds, overlaps, reads, running, schedules, sending, upkeep, webhooks
 from orchestr8d.store.sqlite.deliveries import Subscriptions
 from orchestr8d.store.sqlite.follow import Follower
 from orchestr8d.store.sqlite.lanes import Lanes
 from orchestr8d.store.sqlite.schema import connect, migrate
 from orchestr8d.store.sqlite.transaction import TASK_COLUMNS, Tx
+from orchestr8d.store.types import DeliveryFilter, EventFilter, Limits, Retention, TaskFilter
 from tests.store.sqlite.conftest import statements
 
 pytestmark = pytest.mark.slow
@@ -264,7 +264,7 @@ def test_what_is_due_next(db: sqlite3.Connection) -> None:
 )  # fmt: skip
 @pytest.mark.parametrize("before", [None, 1000])
 def test_lists(db: sqlite3.Connection, wanted: TaskFilter, index: str, before: int | None) -> None:
-    steps = plans(db, lambda: reads._page(db, wanted, (wanted.status or (None,))[0], 50, before))
+    steps = plans(db, lambda: reads.page(db, wanted, (wanted.status or (None,))[0], 50, before))
     if wanted == TaskFilter():
         # From the newest on, by the number of the row itself.
         assert steps == ["SCAN t" if before is None else "SEARCH t USING INTEGER PRIMARY KEY (rowid<?)"]
@@ -312,6 +312,21 @@ def test_deliveries(db: sqlite3.Connection) -> None:
         steps += plans(db, lambda: webhooks.give_up(tx(db), "much"))
         steps += plans(db, lambda: sending.tidy(tx(db), 1.0))
         steps += plans(db, lambda: webhooks.shift(tx(db), 1000))
+    finally:
+        db.execute("ROLLBACK")
+    assert scans(steps) == []
+
+
+def test_schedules(db: sqlite3.Connection) -> None:
+    """What is due next, and what of one is not over: looks along indexes, however many there are."""
+    steps = plans(db, lambda: (schedules.next_due(db), schedules.due(db, (1, 2), NOW, 100)))
+    assert steps and all("schedules_next (next_at>?" in step for step in steps)
+    steps = plans(db, lambda: (overlaps.unfinished(db, "s", 101), schedules.history(db, "s", 10, 5)))
+    assert any("tasks_schedule_open (schedule_id=?)" in step for step in steps)
+    db.execute("BEGIN")
+    try:
+        steps += plans(db, lambda: (overlaps.over(tx(db), "t"), schedules.prune(tx(db), NOW, 100)))
+        steps += plans(db, lambda: (schedules.recheck(tx(db)), schedules.forget(tx(db), "s")))
     finally:
         db.execute("ROLLBACK")
     assert scans(steps) == []

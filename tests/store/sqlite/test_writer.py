@@ -15,11 +15,11 @@ import pytest
 from orchestr8d.clock import FakeClock
 from orchestr8d.core.errors import Problem
 from orchestr8d.events import Bus
-from orchestr8d.store import EventFilter
 from orchestr8d.store.sqlite import SqliteStore, open_store
 from orchestr8d.store.sqlite import writer as writer_module
 from orchestr8d.store.sqlite.transaction import Tx
 from orchestr8d.store.sqlite.writer import in_thread, raw
+from orchestr8d.store.types import EventFilter
 from tests.store.conftest import LIMITS
 from tests.store.helpers import Hand, check, every, ids, new
 from tests.store.sqlite.conftest import writer_of
@@ -170,7 +170,7 @@ async def test_a_full_disk_fails_the_whole_batch_and_nothing_else(hand: Hand, do
 
 
 def _all() -> Any:
-    from orchestr8d.store import TaskFilter
+    from orchestr8d.store.types import TaskFilter
 
     return TaskFilter()
 
