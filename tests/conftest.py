@@ -13,6 +13,11 @@ from tests.daemon import Daemon
 pytest_plugins = ["tests.messages_api.fixtures"]
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes longest comes first, so that of processes side by side none is alone with it in the end."""
+    items.sort(key=lambda item: item.get_closest_marker("torture") is None)
+
+
 @pytest.fixture
 def make_daemon(tmp_path: Path) -> Iterator[Callable[..., Daemon]]:
     """Makes daemons (not started); whatever of them is alive at the end is killed, their tasks' processes with them."""

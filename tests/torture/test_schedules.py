@@ -132,3 +132,41 @@ def test_the_clock_is_set(make_daemon: Callable[..., Daemon], tmp_path: Path) ->
     # It was fired for those of the hour before already.
     assert sum(row.count for row in missed) > 23 * 3600
     assert sum(row.count for row in seconds) == (seconds[-1].time - seconds[0].time) // S + 1
+
+
+# A line when it starts and one when it ends, SIGTERM or not; each run is longer than its schedule's interval.
+SLOW = """\
+echo "S $ORCHESTR8_SCHEDULE $ORCHESTR8_TASK_ID" >>"$1"
+finish() { echo "E $ORCHESTR8_SCHEDULE $ORCHESTR8_TASK_ID" >>"$1"; exit 0; }
+trap 'finish "$1"' TERM
+sleep 1.7 & wait
+finish "$1"
+"""
+
+
+def test_overlaps_by_the_tasks_own_journal(make_daemon: Callable[..., Daemon], tmp_path: Path) -> None:
+    daemon = make_daemon("[executor]\nconcurrency = 40\n")
+    journal = tmp_path / "journal"
+    task = {"command": ["sh", "-c", SLOW, "sh", str(journal)], "cwd": "/"}
+    policies = ("skip", "queue", "allow", "replace")
+    put(daemon, *[NewSchedule(name=p, rule="* * * * * *", task=task, overlap=p) for p in policies])
+    daemon.start()
+    until(lambda: all(len(rows(daemon, policy)) >= 5 for policy in policies))
+    for policy in policies:
+        assert daemon.request("POST", f"/api/v1/schedules/{policy}/pause")[0] == 200
+    until(lambda: read(daemon, "SELECT count(*) FROM tasks WHERE completed_at IS NULL") == [(0,)])
+    daemon.stop()
+    runs: dict[str, list[str]] = {policy: [] for policy in policies}
+    together, most = Counter[str](), Counter[str]()
+    for kind, policy, task_id in (line.split() for line in journal.read_text().splitlines()):
+        together[policy] += 1 if kind == "S" else -1
+        most[policy] = max(most[policy], together[policy])
+        runs[policy] += [task_id] if kind == "S" else []
+    assert not +together and dict(most, allow=2) == dict.fromkeys(policies, 1) | {"allow": 2}
+    assert most["allow"] >= 2
+    fired = {policy: [row.task_id for row in rows(daemon, policy) if row.state == "fired"] for policy in policies}
+    # One that was replaced before it began has written nothing.
+    assert {p: runs[p] for p in ("skip", "queue")} == {p: fired[p] for p in ("skip", "queue")}
+    assert sorted(runs["allow"]) == sorted(fired["allow"]) and set(runs["replace"]) <= set(fired["replace"])
+    assert runs["replace"][-1] == fired["replace"][-1]
+    assert {row.reason for row in rows(daemon, "skip") if row.state == "skipped"} == {"overlap"}
