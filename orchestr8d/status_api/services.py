@@ -12,8 +12,9 @@ from typing import Any, Protocol
 from orchestr8d.agents import Catalogue
 from orchestr8d.clock import Clock
 from orchestr8d.config import Config
+from orchestr8d.core import addresses
 from orchestr8d.core.schedules import Firing, Schedule
-from orchestr8d.core.submit import AgentRules
+from orchestr8d.core.submit import AgentRules, Policy
 from orchestr8d.events import Bus
 from orchestr8d.metrics import Metrics
 from orchestr8d.processes import Files
@@ -126,3 +127,14 @@ class Services:
     waits: Waits = field(default_factory=Waits)
     # Where a task runs that names no directory.
     home: str = field(default_factory=lambda: str(Path.home()))
+    _policy: tuple[Config, Policy] | None = None
+
+    def policy(self) -> Policy:
+        """What submits are held against, worked out once for each configuration: every one of them asks."""
+        config = self.config()
+        if self._policy is None or self._policy[0] is not config:
+            self._policy = config, Policy(
+                config.limits.max_retries, tuple(config.runners.command.allow), "local", self.home,
+                self.agent_rules(), addresses.read_allow(config.webhooks.allow),
+            )  # fmt: skip
+        return self._policy[1]

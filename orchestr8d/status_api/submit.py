@@ -10,7 +10,7 @@ from aiohttp import web
 from msgspec import UNSET, UnsetType
 
 from orchestr8d.agents import Unresolved
-from orchestr8d.core import addresses, model, steering
+from orchestr8d.core import model, steering
 from orchestr8d.core.decode import convert
 from orchestr8d.core.errors import Fault, Problem, enough, refuse
 from orchestr8d.core.model import NewTask
@@ -41,13 +41,13 @@ class ContinueIn(msgspec.Struct, forbid_unknown_fields=True):
 
 def policy(services: Services, caller: Caller) -> Policy:
     """What this caller's tasks are held against."""
-    config = services.config()
-    return Policy(
-        config.limits.max_retries, tuple(config.runners.command.allow), caller.user_id or "local", services.home,
-        services.agent_rules(), addresses.read_allow(config.webhooks.allow),
-        # What a task adds is of its workflow.
-        in_workflow=caller.task_id is not None,
-    )  # fmt: skip
+    rules = services.policy()
+    if caller.user_id is None and caller.task_id is None:
+        return rules
+    # What a task adds is of its workflow.
+    return msgspec.structs.replace(
+        rules, user_id=caller.user_id or rules.user_id, in_workflow=caller.task_id is not None
+    )
 
 
 def _one(tasks: Sequence[model.Task]) -> bytes:
@@ -149,7 +149,8 @@ async def all_made(services: Services, caller: Caller, given: Tasks) -> list[New
         if new is not None:
             found.append(new)
     said: Said = {}
-    faults += await unresolved(services, found, said)
+    if any(new.spec.agent is not None for new in found):
+        faults += await unresolved(services, found, said)
     if faults:
         whole = {new.at for new in found}
         faults += await _nowhere(services, [(at, task) for at, task in given if at not in whole], said)
@@ -224,9 +225,10 @@ async def submit_batch(services: Services, call: Call) -> web.Response:
 
 
 async def _submitted(services: Services, call: Call, answer: Answer) -> Created:
-    new = await made(services, await adding.as_itself(services, call.caller), call.body)
     if call.caller.task_id is None:
+        new = await made(services, call.caller, call.body)
         return await services.store.submit(new, answer, call.once)
+    new = await made(services, await adding.as_itself(services, call.caller), call.body)
     body, replayed = await adding.add(services, call, [task for _, task in _given(call.body)], new, answer)
     return Created([], body, replayed)
 
