@@ -13,6 +13,7 @@ from msgspec import Struct
 MAX_SIZE: Final = 1 << 20
 MOST_ALIASES: Final = 100
 MAX_DEPTH: Final = 50
+_TOO_DEEP: Final = f"nested more than {MAX_DEPTH} levels deep"
 # Of the document with its aliases written out: values, and characters of text.
 _MOST_VALUES: Final = 200_000
 _MOST_TEXT: Final = 4 << 20
@@ -46,7 +47,9 @@ def read(text: bytes) -> Any:
         raise YamlError(f"not UTF-8: {e.reason} at byte {e.start}") from None
     except yaml.MarkedYAMLError as e:
         mark = e.problem_mark or e.context_mark
-        problem = ", ".join(part for part in (e.context, e.problem) if part)
+        # Newer parsers give up by themselves, mostly before we do.
+        too_deep = "nesting" in (e.problem or "")
+        problem = _TOO_DEEP if too_deep else ", ".join(part for part in (e.context, e.problem) if part)
         raise YamlError(f"line {mark.line + 1}: {problem}" if mark else problem) from None
     except (yaml.YAMLError, RecursionError) as e:
         raise YamlError(f"not YAML: {str(e) or 'nested too deep'}") from None
@@ -112,7 +115,7 @@ class _Reader:
         if event.tag not in (None, "!", _TAG + tag):
             raise YamlError(f"the tag {_tag(event.tag)} is not read")
         if len(self._open) == MAX_DEPTH:
-            raise YamlError(f"nested more than {MAX_DEPTH} levels deep")
+            raise YamlError(_TOO_DEEP)
         if self._wants_key():
             raise YamlError("a key must be text")
         if event.anchor is not None:
