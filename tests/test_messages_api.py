@@ -46,7 +46,8 @@ def failed(ended: Ended, status: int | None, error_type: str | None, error: str)
     assert result.get("api_error_type") == error_type
     last = ended.of("assistant")[-1]
     assert (last["message"]["model"], last["error"]) == ("<synthetic>", error)
-    assert result["total_cost_usd"] == 0
+    # Of an answer that was cut off the CLI may have counted the beginning.
+    assert result["total_cost_usd"] < 0.001
 
 
 # --- answers

@@ -114,7 +114,7 @@ def _failed(box: Box) -> str:
 
 
 def test_watch_draws_progress_on_a_terminal(box: Box) -> None:
-    script = f"{sys.executable} -c '{REPORT}'; sleep 1.5"
+    script = f"{sys.executable} -c '{REPORT}'; sleep 4"
     task = box.out("submit", "-e", "PYTHONPATH", "--", "sh", "-c", script)
     drawn = on_terminal(box, "watch", task)
     assert "████░░░░░░ 40 % compiling" in drawn
