@@ -3,30 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TypeVar
 
 from orchestr8d.core.schedules import Firing, FiringView, NewSchedule, Schedule, Step
 from orchestr8d.store.sqlite import firing, schedules, submitting
-from orchestr8d.store.sqlite.follow import Follower
+from orchestr8d.store.sqlite.connections import Connections
 from orchestr8d.store.sqlite.transaction import Tx
-from orchestr8d.store.sqlite.writer import Writer
-from orchestr8d.store.types import Created, Idempotency, Limits, Reconciled, Stale
-
-T = TypeVar("T")
+from orchestr8d.store.types import Created, Idempotency, Reconciled, Stale
 
 
-class ScheduleVerbs:
-    """Implements store.ScheduleStore for SqliteStore, whose writer and readers it uses."""
-
-    _writer: Writer
-    _follower: Follower
-    _limits: Limits
-
-    async def _read(self, fn: Callable[..., T], *args: object) -> T:
-        raise NotImplementedError
-
-    def _check_space(self, tx: Tx) -> None:
-        raise NotImplementedError
+class ScheduleVerbs(Connections):
+    """Implements store.ScheduleStore."""
 
     async def add_schedules(
         self, new: Sequence[NewSchedule], answer: Callable[[Sequence[Schedule]], bytes], once: Idempotency | None = None

@@ -7,11 +7,8 @@ import random
 import sqlite3
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-import aiosqlite
-
-from orchestr8d.clock import Clock
 from orchestr8d.core import steering
 from orchestr8d.core.admission import Facts
 from orchestr8d.core.delivery import GONE, Made, Webhook
@@ -47,12 +44,10 @@ from orchestr8d.store.sqlite import (
     webhooks,
     workflows,
 )
-from orchestr8d.store.sqlite.follow import Follower
 from orchestr8d.store.sqlite.lanes import Lanes, open_account
 from orchestr8d.store.sqlite.schedule_store import ScheduleVerbs
 from orchestr8d.store.sqlite.transaction import Tx
 from orchestr8d.store.sqlite.workflow_store import WorkflowVerbs
-from orchestr8d.store.sqlite.writer import Writer, in_thread, raw
 from orchestr8d.store.types import (
     Answer,
     Busy,
@@ -66,65 +61,18 @@ from orchestr8d.store.types import (
     Expired,
     Followup,
     Idempotency,
-    Limits,
     NoticeFilter,
     Retention,
     TaskFilter,
     Told,
 )
 
-T = TypeVar("T")
 # Steps of the full-text index that a search waits for.
 _SEARCH_STEPS = 400
 
 
 class SqliteStore(WorkflowVerbs, ScheduleVerbs):
     """Implements store.Store; made by `open_store`."""
-
-    def __init__(
-        self, path: Path, writer: Writer, follower: Follower, readers: Sequence[aiosqlite.Connection], clock: Clock,
-        limits: Limits,
-    ) -> None:  # fmt: skip
-        self._path = path
-        self._writer = writer
-        self._follower = follower
-        self._readers = list(readers)
-        self._free: asyncio.LifoQueue[aiosqlite.Connection] = asyncio.LifoQueue()
-        for reader in readers:
-            self._free.put_nowait(reader)
-        self._clock = clock
-        self.limits = limits
-
-    @property
-    def limits(self) -> Limits:
-        return self._limits
-
-    @limits.setter
-    def limits(self, limits: Limits) -> None:
-        self._limits = limits
-        self._follower.limits = limits
-        self._writer.users = limits.users
-
-    async def close(self) -> None:
-        # The writer last: the last connection folds the write-ahead log into the file, and readers cannot.
-        try:
-            for reader in self._readers:
-                await reader.close()
-        finally:
-            await self._writer.close()
-
-    async def watch(self) -> None:
-        """Returns when the store was closed; raises when its writer died."""
-        await self._writer.watch()
-
-    async def _read(self, fn: Callable[..., T], *args: object) -> T:
-        reader = await self._free.get()
-        try:
-            return await in_thread(reader, reads.snapshot, raw(reader), fn, *args)
-        except sqlite3.OperationalError as e:
-            raise Problem("unavailable", f"the store cannot read now: {e}", retry_after=5) from e
-        finally:
-            self._free.put_nowait(reader)
 
     # -- submit and steer
 
@@ -223,19 +171,6 @@ class SqliteStore(WorkflowVerbs, ScheduleVerbs):
             return Claimed(claimed, min((at for at in times if at is not None), default=None))
 
         return await self._writer.do(unit)
-
-    def _check_space(self, tx: Tx) -> None:
-        """Raises Problem; the disk is looked at once a transaction, not by each unit of it."""
-        if not tx.has_space:
-            submitting.check_space(self._path, self._limits.min_free_disk)
-            tx.has_space = True
-
-    def _has_space(self, tx: Tx) -> bool:
-        try:
-            self._check_space(tx)
-        except Problem:
-            return False
-        return True
 
     async def finish(self, task_id: str, attempt_id: str, executor_id: str, outcome: Outcome) -> Task:
         draw = random.random()  # noqa: S311 (spreads retries out, no secret)

@@ -13,7 +13,7 @@ from orchestr8d.core import admission
 from orchestr8d.core.errors import Problem
 from orchestr8d.core.ids import uuid7
 from orchestr8d.core.model import Error, NewTask, Spec, Task
-from orchestr8d.core.workflow import ROLLBACK, Definition, Head, NewWorkflow, Node, Phase, Step, Workflow
+from orchestr8d.core.workflow import ROLLBACK, Head, NewWorkflow, Node, Phase, Step, Workflow
 from orchestr8d.store.sqlite import reads
 from orchestr8d.store.sqlite.transaction import Tx
 
@@ -386,11 +386,6 @@ def _task(workflow_id: str, step: Step, phase: str, position: int, depth: int) -
 def _stand_in(step: Step, of: Head) -> NewTask:
     """The row of what runs nothing itself: an approval, a sub-workflow."""
     return NewTask(spec=Spec(title=step.approval or step.workflow), kind=step.kind, priority=of.priority)
-
-
-def definition_of(db: sqlite3.Connection, workflow_id: str) -> Definition:
-    (text,) = db.execute("SELECT definition FROM workflow_texts WHERE workflow_id = ?", (workflow_id,)).fetchone()
-    return msgspec.json.decode(text, type=Definition)
 
 
 def shift(tx: Tx, ms: int) -> None:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any
 
-from orchestr8d.clock import Clock
 from orchestr8d.core.evaluation import Decided, Due
 from orchestr8d.core.model import Task
 from orchestr8d.core.workflow import (
@@ -19,27 +18,13 @@ from orchestr8d.core.workflow import (
     WorkflowView,
 )
 from orchestr8d.store.sqlite import evaluating, submitting, workflow_rows, workflow_upkeep, workflows
-from orchestr8d.store.sqlite.follow import Follower
+from orchestr8d.store.sqlite.connections import Connections
 from orchestr8d.store.sqlite.transaction import Tx
-from orchestr8d.store.sqlite.writer import Writer
-from orchestr8d.store.types import Created, ExpiredWorkflow, Idempotency, Limits, Mark, Retention, WorkflowFilter
-
-T = TypeVar("T")
+from orchestr8d.store.types import Created, ExpiredWorkflow, Idempotency, Mark, Retention, WorkflowFilter
 
 
-class WorkflowVerbs:
-    """Implements store.WorkflowStore for SqliteStore, whose writer and readers it uses."""
-
-    _writer: Writer
-    _follower: Follower
-    _limits: Limits
-    _clock: Clock
-
-    async def _read(self, fn: Callable[..., T], *args: object) -> T:
-        raise NotImplementedError
-
-    def _check_space(self, tx: Tx) -> None:
-        raise NotImplementedError
+class WorkflowVerbs(Connections):
+    """Implements store.WorkflowStore."""
 
     async def add_workflow(
         self, new: NewWorkflow, answer: Callable[[Workflow], bytes], once: Idempotency | None = None
