@@ -278,12 +278,12 @@ class Daemon:
         claims = await store.running()
         if not claims:
             return
-        found = await processes.scan([claim.attempt.id for claim in claims])
+        found = await processes.scan({claim.attempt.id: self._attempt_files(claim.attempt.id) for claim in claims})
         await store.adopt(self._executor_id, [claim.attempt.id for claim in claims])
         for claim in claims:
             claim.attempt.executor_id = self._executor_id
             pool.start(claim, adopted=True)
-        alive = sum(1 for entry in found.values() if entry.shim is not None)
+        alive = sum(1 for entry in found.values() if entry.leader is not None)
         self._log.info("attempts of an earlier daemon", found=len(claims), alive=alive)
 
     async def _listen(self, site: Runner) -> list[str]:

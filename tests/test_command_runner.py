@@ -19,11 +19,12 @@ import pytest
 
 from orchestr8d.clock import SystemClock
 from orchestr8d.core.outcome import Outcome
-from orchestr8d.processes import Processes, shim
+from orchestr8d.processes import Files, Processes
+from orchestr8d.processes.link import Link
 from orchestr8d.task_runners import command
 from orchestr8d.task_runners.command import CommandRunner
 from orchestr8d.task_runners.environment import allowed
-from tests.running import Bench, running, until
+from tests.running import Bench, until
 
 
 @pytest.fixture
@@ -196,7 +197,7 @@ async def test_environment_is_built(bench: Bench) -> None:
     got = dict(line.split("=", 1) for line in text(outcome).replace("\n2", "|2").splitlines())
     assert got == {
         "PATH": os.environ["PATH"], "HOME": "/own", "LC_ALL": "C", "XDG_X": "x", "PASSED_ON": "p", "OWN": "1|2",
-        "PWD": str(bench.root), "ORCHESTR8_TASK_ID": run.task_id, "ORCHESTR8_ATTEMPT_ID": run.attempt_id,
+        "OPTIND": "x", "PWD": str(bench.root), "ORCHESTR8_TASK_ID": run.task_id, "ORCHESTR8_ATTEMPT_ID": run.attempt_id,
     }  # fmt: skip
     outcome = await bench.run("env", env={"LD_LIBRARY_PATH": "/mine"})
     assert "LD_LIBRARY_PATH=/mine" in text(outcome)
@@ -348,8 +349,8 @@ async def test_the_child_outlives_the_task_that_watches_it(bench: Bench) -> None
     await bench.processes.close()
     bench.processes = Processes(bench.clock)
     bench.runner = CommandRunner(bench.processes, bench.clock, os.environ)
-    found = await bench.processes.scan([run.attempt_id, "another"])
-    assert list(found) == [run.attempt_id] and found[run.attempt_id].shim is not None
+    found = await bench.processes.scan({run.attempt_id: run.files, "another": Files("/nowhere")})
+    assert list(found) == [run.attempt_id] and found[run.attempt_id].leader is not None
     adopted = asyncio.create_task(bench.runner.run(bench.attempt(adopted=True, attempt_id=run.attempt_id)))
     await asyncio.sleep(0)
     assert bench.alive()
@@ -416,20 +417,8 @@ async def test_the_exit_file_speaks_for_one_that_ended_alone(bench: Bench) -> No
     await until(bench.alive)
     await until(lambda: Path(killed.run.files.exit).read_bytes()[:4] == b"000\n")
     outcome = await bench.runner.run(killed.run)
-    assert (outcome.status, text(outcome), outcome.resources, bench.alive()) == ("completed", "fine\n", None, [])
-
-
-@pytest.mark.slow
-async def test_a_shim_that_was_killed_too_is_an_interruption(bench: Bench) -> None:
-    killed = Killed(bench, f"(env -i setsid {bench.leaf} &); exec {bench.leaf}")
-    await killed.when(lambda: len(bench.alive()) == 2)
-    found = await bench.processes.scan([killed.run.attempt_id])
-    entry = found[killed.run.attempt_id]
-    assert entry.shim is not None and entry.others == 2
-    os.kill(entry.shim, signal.SIGKILL)
-    await until(lambda: not running(entry.shim or 0))
-    outcome = await bench.runner.run(killed.run)
-    assert (outcome.status, bench.alive()) == ("interrupted", [])
+    assert (outcome.status, text(outcome), bench.alive()) == ("completed", "fine\n", [])
+    assert outcome.resources is not None and outcome.resources.max_rss_bytes > 0
 
 
 async def test_nothing_found_is_an_interruption(bench: Bench) -> None:
@@ -461,11 +450,15 @@ async def test_the_timeout_counts_from_the_start_of_an_adopted_child(bench: Benc
 
 
 async def test_a_signal_from_before_the_boot_was_the_shutdowns(bench: Bench) -> None:
+    """And SIGKILL with no daemon there is what everything is ended with."""
     now = bench.clock.boot().encode()
-    for content, expected in ((b"143\nold", "interrupted"), (b"007\nold", "failed"), (b"143\n" + now, "failed")):
+    for status, boot, expected in (
+        (b"143", b"old", "interrupted"), (b"007", b"old", "failed"),
+        (b"143", now, "failed"), (b"137", now, "interrupted"),
+    ):  # fmt: skip
         run = bench.attempt("true", adopted=True)
         Path(run.files.exit).parent.mkdir(parents=True, exist_ok=True)
-        Path(run.files.exit).write_bytes(content)
+        Path(run.files.exit).write_bytes(status + b"\n\n\n" + boot)
         assert (await bench.runner.run(run)).status == expected
 
 
@@ -474,7 +467,7 @@ async def test_a_shortage_is_an_interruption(bench: Bench, code: int, monkeypatc
     def short(*_: object) -> None:
         raise OSError(code, os.strerror(code))
 
-    monkeypatch.setattr(shim, "_make_files", short)
+    monkeypatch.setattr(Link, "start", short)
     assert (await bench.run("true")).status == "interrupted"
 
 
@@ -526,10 +519,10 @@ asyncio.run(main(sys.argv[1]))
 
 @pytest.mark.slow
 async def test_out_of_file_descriptors(bench: Bench) -> None:
-    """Nothing is lost that has ended, and what cannot be watched does not run."""
+    """Nothing is lost that has ended, and a keeper that is there starts things: it has descriptors of its own."""
     env = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     argv = [sys.executable, "-c", SHORT_OF_DESCRIPTORS, str(bench.root)]
     done = await asyncio.to_thread(subprocess.run, argv, env=env, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout.splitlines()[-1]) == ["interrupted", "completed", "fine\n"]
-    assert not (bench.root / "ran").exists()
+    assert json.loads(done.stdout.splitlines()[-1]) == ["completed", "completed", "fine\n"]
+    assert (bench.root / "ran").read_text() == "x\n"

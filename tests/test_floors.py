@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).parent.parent / "orchestr8d"
 # Top-level part of the package -> floor. A new module must be given one here.
 FLOORS = {
     "core": 0,
-    "clock": 1, "config": 1, "events": 1, "log": 1, "state": 1, "systemd": 1,
+    "clock": 1, "config": 1, "events": 1, "keeper": 1, "log": 1, "state": 1, "systemd": 1,
     "agents": 2, "notifications": 2, "processes": 2, "store": 2, "task_runners": 2, "tokens": 2,
     "outgoing": 2, "templates": 2, "transcript": 2,
     "assembly": 3, "cron_ticker": 3, "followups": 3, "hook_rules": 3, "maintenance": 3, "metrics": 3, "notifier": 3,

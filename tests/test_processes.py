@@ -16,7 +16,22 @@ import pytest
 
 from orchestr8d.clock import SystemClock
 from orchestr8d.core.ids import uuid7
-from orchestr8d.processes import Child, Files, Launch, NotFound, Processes, boot_of, recorded, signal_of, table
+from orchestr8d.core.model import Resources
+from orchestr8d.keeper import RLIMIT_LOCKS, record
+from orchestr8d.processes import (
+    Child,
+    Exit,
+    Files,
+    Launch,
+    NotFound,
+    Processes,
+    Unwatched,
+    boot_of,
+    recorded,
+    signal_of,
+    table,
+)  # fmt: skip
+from orchestr8d.processes.child import leader_of
 from orchestr8d.processes.files import create, cut, open_regular, read, size
 from orchestr8d.processes.tree import Known, Lineage, Self
 from tests.running import running, until
@@ -58,15 +73,16 @@ def starter(processes: Processes, tmp_path: Path) -> Starter:
 async def test_status_is_returned_and_recorded(starter: Starter) -> None:
     for script, status in (("exit 0", 0), ("exit 3", 3), ("exit 255", 255), ("kill -9 $$", 137)):
         child = await starter.start(script)
-        assert recorded(child.files) in (None, status)
+        assert recorded(child.files).status in (None, status)
         await child.exited
-        assert (await starter.processes.settle(child)).status == status
-        assert recorded(child.files) == status
+        result = await starter.processes.settle(child)
+        assert result.status == status and not result.left
+        assert recorded(child.files) == Exit(status, result.resources)
         assert Path(child.files.exit).read_bytes()[:4] == b"%03d\n" % status
         assert boot_of(child.files) == SystemClock().boot() != ""
 
 
-async def test_sigterm_to_the_group_does_not_end_the_shim_first(starter: Starter) -> None:
+async def test_sigterm_to_the_group(starter: Starter) -> None:
     loop = "touch up; while :; do sleep 0.01; done"
     for script, status in ((loop, 143), (f"trap 'exit 4' TERM; {loop}", 4)):
         child = await starter.start(script)
@@ -74,7 +90,7 @@ async def test_sigterm_to_the_group_does_not_end_the_shim_first(starter: Starter
         (starter.root / "up").unlink()
         os.killpg(child.pid, signal.SIGTERM)
         await child.exited
-        assert (await starter.processes.settle(child)).status == status == recorded(child.files)
+        assert (await starter.processes.settle(child)).status == status == recorded(child.files).status
 
 
 async def test_other_signals_to_the_group_reach_the_command_only(starter: Starter) -> None:
@@ -86,9 +102,11 @@ async def test_the_child_leads_its_session_and_bears_its_marks(starter: Starter)
     child = await starter.start("exec sleep 300")
     proc = table.read(child.pid)
     assert proc is not None and proc.pid == proc.sid == proc.pgrp and proc.alive
-    await until(lambda: table.locks_limit(child.pid) == Self.read().tag(child.attempt_id))
+    assert resource.prlimit(child.pid, RLIMIT_LOCKS) == (Self.read().tag(child.attempt_id),) * 2
+    # It is empty until the program is there for good.
+    await until(lambda: table.environment(child.pid))
     assert table.variable(table.environment(child.pid), "ORCHESTR8_ATTEMPT_ID") == child.attempt_id
-    assert "orchestr8-" + child.attempt_id in table.command_line(child.pid)
+    assert leader_of(child.files) == child.pid
     await starter.processes.end(child, 1.0)
 
 
@@ -143,36 +161,105 @@ async def test_files_are_appended_to_and_closed_to_others(starter: Starter) -> N
     assert flags & os.O_APPEND
 
 
-async def test_the_shells_own_words_stay_out_of_stderr(starter: Starter) -> None:
-    child = await starter.start("kill -9 $$")
-    await child.exited
-    await starter.processes.settle(child)
-    assert Path(child.files.stderr).read_bytes() == b""
-
-
-async def test_hostile_environment(starter: Starter) -> None:
-    """Names that mean something to the shell reach the command and do not disturb the shim."""
+async def test_the_environment_is_the_commands_own(starter: Starter) -> None:
+    """Names that mean something to a shell reach the command as they are."""
     env = {
         "PATH": os.environ["PATH"], "IFS": "0123456789/", "CDPATH": "/", "ENV": "/nope", "SHELLOPTS": "errexit:nounset",
-        "s": "own", "run": "own", "PS4": "$(touch ps4)", "OPTIND": "junk", "BASH_ENV": "/nope", "POSIXLY_CORRECT": "1",
+        "s": "own", "PS4": "$(touch ps4)", "OPTIND": "junk", "BASH_ENV": "/nope", "POSIXLY_CORRECT": "1", "": "odd",
     }  # fmt: skip
-    got = await starter.output("", argv=["env"], env=env)
-    lines = set(got.splitlines())
-    assert {"s=own", "run=own", "CDPATH=/", "ENV=/nope"} <= lines and not any(x.startswith("OPTIND") for x in lines)
-    child = await starter.start("exit 10", env=env)
+    child = await starter.start("", argv=["env"], env=env)
     await child.exited
-    assert (await starter.processes.settle(child)).status == 10 == recorded(child.files)
+    await starter.processes.settle(child)
+    marks = {"PWD": str(starter.root), "ORCHESTR8_ATTEMPT_ID": child.attempt_id}
+    got = dict(line.split("=", 1) for line in Path(child.files.stdout).read_text().splitlines())
+    assert got == env | marks
 
 
-@pytest.mark.parametrize("shell", ["/bin/dash", "/bin/bash", "/bin/busybox"])
-async def test_other_shells(starter: Starter, shell: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    if not Path(shell).exists():
-        pytest.skip(f"{shell} is not installed")
-    monkeypatch.setattr("orchestr8d.processes.shim.SHELL", shell)
+async def test_a_script_that_does_not_say_what_runs_it(starter: Starter) -> None:
+    script = starter.root / "script"
+    script.write_text('echo "$0 $1"; exit 7\n')
+    script.chmod(0o755)
+    child = await starter.start("", argv=["./script", "one"])
+    await child.exited
+    assert (await starter.processes.settle(child)).status == 7
+    assert Path(child.files.stdout).read_text() == f"{starter.root}/script one\n"
+
+
+async def test_a_killed_keeper_is_not_the_end_of_what_it_started(starter: Starter) -> None:
+    """The commands go to the daemon, with the measure of what they took; the next is another keeper's."""
+    second = await starter.start("until [ -e go ]; do sleep 0.01; done; kill -9 $$")
+    first = await starter.start("until [ -e go ]; do sleep 0.01; done; exit 5")
+    keeper = await kill_keeper(starter)
+    await until(lambda: table.read(first.pid).ppid == os.getpid())  # type: ignore[union-attr]
+    assert await starter.output("echo fine") == "fine\n"
+    (starter.root / "go").touch()
+    for child, status in ((first, 5), (second, 137)):
+        await child.exited
+        result = await starter.processes.settle(child)
+        assert result.status == status and result.resources is not None and result.resources.max_rss_bytes > 0
+    await until(lambda: table.read(keeper) is None)
+    assert table.read(first.pid) is table.read(second.pid) is None
+
+
+async def kill_keeper(starter: Starter) -> int:
+    link = starter.processes._link
+    assert link is not None
+    os.kill(link.pid, signal.SIGKILL)
+    await until(lambda: link.lost)
+    return link.pid
+
+
+async def stop_keeper(starter: Starter) -> int:
+    """Its threads do not stop all at once."""
+    link = starter.processes._link
+    assert link is not None
+    os.kill(link.pid, signal.SIGSTOP)
+    threads = Path(f"/proc/{link.pid}/task")
+    await until(lambda: all(b") T " in (one / "stat").read_bytes() for one in threads.iterdir()))
+    return link.pid
+
+
+async def test_a_keeper_that_is_killed_while_it_starts_something(
+    starter: Starter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may have started it or not: nothing of it is left."""
+    await starter.output("")
+    await stop_keeper(starter)
+    starting = asyncio.create_task(starter.start("touch ran; sleep 300"))
+    await asyncio.sleep(0.02)
+    await kill_keeper(starter)
+    with pytest.raises(Unwatched):
+        await starting
+    assert not (starter.root / "ran").exists()
+    assert await starter.output("echo fine") == "fine\n"
+
+
+async def test_without_a_descriptor_to_watch_by_it_is_ended(starter: Starter, monkeypatch: pytest.MonkeyPatch) -> None:
+    def short(pid: int) -> int:
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr(os, "pidfd_open", short)
     child = await starter.start("exec sleep 300")
-    await until(lambda: table.locks_limit(child.pid) == Self.read().tag(child.attempt_id))
-    result = await starter.processes.end(child, 5.0)
-    assert result.status == 143 == recorded(child.files)
+    await kill_keeper(starter)
+    await child.exited
+    assert (await starter.processes.settle(child)).status is None
+    assert not running(child.pid)
+
+
+async def test_what_a_dead_daemon_asked_for_is_not_started(starter: Starter) -> None:
+    await starter.output("")
+    link = starter.processes._link
+    assert link is not None
+    await stop_keeper(starter)
+    starting = asyncio.create_task(starter.start("touch ran"))
+    await asyncio.sleep(0.02)
+    link.close()
+    await asyncio.sleep(0.02)
+    os.kill(link.pid, signal.SIGCONT)
+    with pytest.raises(Unwatched):
+        await starting
+    await until(lambda: not running(link.pid))
+    assert not (starter.root / "ran").exists()
 
 
 async def test_bytes_that_are_no_text_reach_the_command(starter: Starter) -> None:
@@ -243,28 +330,24 @@ async def test_missing_program(starter: Starter) -> None:
 
 def test_recorded(tmp_path: Path) -> None:
     files = Files(f"{tmp_path}/attempt")
-    assert recorded(files) is None
-    for content, status in ((b"...\n", None), (b"", None), (b"00", None), (b"007\n", 7), (b"137\n", 137)):
+    assert recorded(files) == Exit(None)
+    record.fill(files.exit, "boot")
+    assert (recorded(files), leader_of(files), boot_of(files)) == (Exit(None), None, "boot")
+    length = Path(files.exit).stat().st_size
+    record.begun(files.exit, 4194304)
+    record.ended(files.exit, 7)
+    assert (recorded(files), leader_of(files), boot_of(files)) == (Exit(7), 4194304, "boot")
+    record.used(files.exit, 123456.789012, 1 << 50)
+    assert recorded(files) == Exit(7, Resources(123456.789012, 1 << 50))
+    assert Path(files.exit).stat().st_size == length  # a full disk has no room for more
+    for content in (b"", b"00", b"0x7\n", b"...\n-1\n", b"\xff\xfe\n\n1 2 3\n", b"...\n\n1e9 7\n", "²²²\n²\n".encode()):
         Path(files.exit).write_bytes(content)
-        assert recorded(files) == status
+        assert (recorded(files), leader_of(files)) == (Exit(None), None), content
 
 
 def test_signal_names() -> None:
     names = {0: None, 1: None, 128: None, 129: "SIGHUP", 139: "SIGSEGV", 160: "SIG32", 192: "SIGRTMAX", 193: None}
     assert {status: signal_of(status) for status in names} == names
-
-
-async def test_unwatched(starter: Starter, monkeypatch: pytest.MonkeyPatch) -> None:
-    from orchestr8d.processes import Unwatched
-
-    def short(pid: int) -> int:
-        raise OSError(24, "Too many open files")
-
-    monkeypatch.setattr(os, "pidfd_open", short)
-    with pytest.raises(Unwatched):
-        await starter.start("echo $$ >pid; exec sleep 300")
-    pid = starter.root / "pid"
-    assert not pid.exists() or not running(int(pid.read_text()))
 
 
 async def test_a_process_whose_first_thread_has_ended_is_alive(tmp_path: Path) -> None:
@@ -289,8 +372,8 @@ def test_a_marker_pasted_into_a_terminal_does_not_make_it_the_attempts(tmp_path:
     """The session's leader does not have it: the session is somebody else's."""
     script = "ORCHESTR8_ATTEMPT_ID=mine sleep 300 & echo $!; wait"
     terminal = subprocess.Popen(["sh", "-c", script], start_new_session=True, stdout=subprocess.PIPE, text=True)
+    assert terminal.stdout is not None
     try:
-        assert terminal.stdout is not None
         pid = int(terminal.stdout.readline())
         me = Self.read()
         owners = Lineage(me).owners(table.snapshot(), Known(tags={me.tag("mine"): "mine"}))
@@ -301,27 +384,26 @@ def test_a_marker_pasted_into_a_terminal_does_not_make_it_the_attempts(tmp_path:
         terminal.stdout.close()
 
 
-async def test_scan_tells_shims_from_the_rest(starter: Starter) -> None:
+async def test_scan_tells_the_command_from_the_rest(starter: Starter) -> None:
     child = await starter.start("sleep 300 & (env -i setsid sleep 300 &); touch up; wait")
     await until((starter.root / "up").exists)
-    await until(lambda: len(tree(child)) == 4)
-    found = await starter.processes.scan([child.attempt_id, "nobody"])
+    await until(lambda: len(tree(child)) == 3)
+    found = await starter.processes.scan({child.attempt_id: child.files, "nobody": Files("/nowhere")})
     assert set(found) == {child.attempt_id}
-    assert (found[child.attempt_id].shim, found[child.attempt_id].others) == (child.pid, 3)
+    assert (found[child.attempt_id].leader, found[child.attempt_id].others) == (child.pid, 2)
     await starter.processes.end(child, 1.0)
     assert tree(child) == []
 
 
 def tree(child: Child) -> list[int]:
     tag = Self.read().tag(child.attempt_id)
-    return [p.pid for p in table.snapshot().values() if p.alive and table.locks_limit(p.pid) == tag]
+    return [p.pid for p in table.snapshot().values() if p.alive and tag in table.locks_limits(p.pid)]
 
 
 async def test_closing_leaves_children_alone(tmp_path: Path) -> None:
     processes = Processes(SystemClock())
     child = await Starter(processes, tmp_path).start("exec sleep 300")
-    child.release()
     await processes.close()
     assert running(child.pid)
     os.killpg(child.pid, signal.SIGKILL)
-    await asyncio.to_thread(os.waitpid, child.pid, 0)
+    await until(lambda: recorded(child.files).status == 137)

@@ -14,7 +14,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from orchestr8d import __version__, config
+from orchestr8d import __version__, config, keeper
 from orchestr8d.cli import exits
 from orchestr8d.client.answers import ApiError, NoDaemon
 from orchestr8d.client.sync import Client
@@ -36,7 +36,7 @@ def all_checks() -> list[Check]:
     state = config.state_dir(os.environ)
     settings = _settings()
     pid = holder(state)
-    found = [_python(), _sqlite(), _uvloop(), _shell(), _pidfd(), _config(settings), _state(state)]
+    found = [_python(), _sqlite(), _uvloop(), _keeper(), _pidfd(), _config(settings), _state(state)]
     if isinstance(settings, config.Config):
         found += [_disk(state, settings.store.min_free_disk), _database(config.store_path(settings, state))]
     return [*found, _daemon(), _service(pid), _linger(os.environ)]
@@ -67,9 +67,12 @@ def _uvloop() -> Check:
     return Check("uvloop", "ok", version(uvloop.__name__))
 
 
-def _shell() -> Check:
-    usable = os.access("/bin/sh", os.X_OK)
-    return Check("/bin/sh", "ok", str(Path("/bin/sh").resolve())) if usable else Check("/bin/sh", "broken", "missing")
+def _keeper() -> Check:
+    """Starts one, which has nothing to do and ends."""
+    done = subprocess.run(keeper.command(64, ""), stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    if done.returncode == 0:
+        return Check("keeper", "ok", "what starts commands can be started")
+    return Check("keeper", "broken", f"what starts commands ends with {done.returncode}: {done.stderr[-200:].strip()}")
 
 
 def _pidfd() -> Check:

@@ -1,48 +1,58 @@
-"""A started command as the event loop sees it: a pid whose end is awaited through a pidfd."""
+"""A started command as the event loop sees it: a process and the future of its end."""
 
 from __future__ import annotations
 
 import asyncio
 import os
 import signal
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from orchestr8d.core.model import Resources
-from orchestr8d.processes.files import Files
-from orchestr8d.processes.shim import recorded
+from orchestr8d.keeper import record
+from orchestr8d.processes import table
+from orchestr8d.processes.files import Files, read
+
+# Seconds between two looks at a dead process that its keeper has not taken in yet, and until that is given up.
+_FIRST_PAUSE, _LONGEST_PAUSE, _GIVE_UP = 0.001, 0.1, 30.0
 
 
 @dataclass(frozen=True)
 class Exit:
     """How a command ended: its status as a shell has it (128 + n: ended by signal n), None when nobody recorded it.
 
-    `resources` are unknown (None) for a child of an earlier daemon.
+    `left` is False when it is certain that no process of its attempt is left.
     """
 
     status: int | None
     resources: Resources | None = None
+    left: bool = True
 
 
+@dataclass(frozen=True)
 class Child:
-    """The shim of a running attempt; `exited` is done when it has ended. Made by Processes.
+    """The running command of an attempt, the leader of a session of its own; `exited` is done when it has ended.
 
     `age` is how many seconds it ran before we knew it; None when it is our own.
     """
 
-    def __init__(
-        self, attempt_id: str, pid: int, files: Files, on_exit: Callable[[], None], age: float | None = None
-    ) -> None:
+    attempt_id: str
+    pid: int
+    files: Files
+    exited: asyncio.Future[Exit]
+    age: float | None = None
+
+
+class Watch:
+    """Sees the end of a process through a pidfd: of one that no keeper of ours tells us about."""
+
+    def __init__(self, pid: int, files: Files, exited: asyncio.Future[Exit]) -> None:
         """Raises OSError when there is no descriptor to watch it by, ProcessLookupError when it is gone."""
-        self.attempt_id = attempt_id
-        self.pid = pid
-        self.files = files
-        self.age = age
+        self._pid = pid
+        self._files = files
+        self._exited = exited
         self._loop = asyncio.get_running_loop()
-        self._on_exit = on_exit
         self._fd: int | None = os.pidfd_open(pid)
-        self.exited: asyncio.Future[None] = self._loop.create_future()
-        self._loop.add_reader(self._fd, self._readable)
+        self._loop.add_reader(self._fd, self._dead)
 
     def release(self) -> None:
         """Stop watching; the process goes on."""
@@ -51,24 +61,61 @@ class Child:
             os.close(self._fd)
             self._fd = None
 
-    def collect(self) -> Exit:
-        """Its status, after `exited`. Until then the dead shim keeps its pid, so nobody else can have it."""
-        try:
-            _, status, usage = os.wait4(self.pid, 0)
-        except ChildProcessError:
-            return Exit(recorded(self.files))
-        resources = Resources(round(usage.ru_utime + usage.ru_stime, 6), usage.ru_maxrss * 1024)
-        if os.WIFEXITED(status):
-            return Exit(os.WEXITSTATUS(status), resources)
-        # The shell itself was killed: the command's own status if it came to that, else the same as the command's.
-        own = recorded(self.files)
-        return Exit(128 + os.WTERMSIG(status) if own is None else own, resources)
-
-    def _readable(self) -> None:
+    def _dead(self) -> None:
         self.release()
-        if not self.exited.done():
-            self.exited.set_result(None)
-        self._on_exit()
+        collect(self._pid, self._files, self._exited)
+
+
+def collect(pid: int, files: Files, exited: asyncio.Future[Exit]) -> None:
+    """The status of a dead command: its own if it is ours, as its keeper was killed; else what that (soon) recorded."""
+    loop = asyncio.get_running_loop()
+    until = loop.time() + _GIVE_UP
+
+    def look(pause: float) -> None:
+        if exited.done():
+            return
+        late = loop.time() >= until
+        try:
+            result = _ending(pid, files, late)
+        except OSError:
+            # No descriptor to look with.
+            result = Exit(None) if late else None
+        if result is None:
+            loop.call_later(pause, look, min(pause * 2, _LONGEST_PAUSE))
+        else:
+            exited.set_result(result)
+
+    look(_FIRST_PAUSE)
+
+
+def _ending(pid: int, files: Files, late: bool) -> Exit | None:
+    """None when its keeper has not taken it in yet, unless it is too late to wait for that."""
+    try:
+        ours, status, usage = os.wait4(pid, os.WNOHANG)
+    except ChildProcessError:
+        ours = 0
+    if ours:
+        resources = Resources(round(usage.ru_utime + usage.ru_stime, 6), usage.ru_maxrss * 1024)
+        code = os.waitstatus_to_exitcode(status)
+        return Exit(code if code >= 0 else 128 - code, resources)
+    proc = table.read(pid)
+    return None if proc is not None and not proc.alive and not late else recorded(files)
+
+
+def recorded(files: Files) -> Exit:
+    """What the keeper wrote."""
+    status, _, usage, _ = record.parse(read(files.exit, record.LONGEST))
+    return Exit(status, None if usage is None else Resources(*usage))
+
+
+def leader_of(files: Files) -> int | None:
+    """The pid of the command, as its keeper wrote it."""
+    return record.parse(read(files.exit, record.LONGEST))[1]
+
+
+def boot_of(files: Files) -> str:
+    """The boot in which the command was started; empty when nobody knows."""
+    return record.parse(read(files.exit, record.LONGEST))[3]
 
 
 def signal_of(status: int) -> str | None:

@@ -41,8 +41,6 @@ class Ending:
     clean: int = 0
     # Process groups that got SIGTERM.
     termed: set[int] = field(default_factory=set)
-    # Processes that had begun when they got SIGTERM.
-    seen: set[int] = field(default_factory=set)
 
 
 class Sweeper:
@@ -74,7 +72,7 @@ class Sweeper:
         await asyncio.shield(ending.done)
 
     def nudge(self) -> None:
-        """A shim has ended: look now."""
+        """A command has ended: look now."""
         self._nudge.set()
 
     async def close(self) -> None:
@@ -127,6 +125,7 @@ class Sweeper:
                 continue
             if pids:
                 log.error("processes could not be ended", attempt_id=ending.attempt_id, pids=pids)
+                self._passes.give_up(pids)
             del self._endings[ending.attempt_id]
             if not ending.done.done():
                 ending.done.set_result(None)
@@ -143,12 +142,20 @@ class Passes:
     def __init__(self, me: Self) -> None:
         self._me = me
         self._lineage = Lineage(me)
+        self._procs: Mapping[int, Proc] = {}
+        # Process and start time.
+        self._given_up: set[tuple[int, int]] = set()
+
+    def give_up(self, pids: Iterable[int]) -> None:
+        """Nobody else is to wait for these, of the last look, in vain."""
+        self._given_up |= {(pid, self._procs[pid].start) for pid in pids if pid in self._procs}
 
     def sweep(self, known: Known, endings: list[Ending], now: float) -> Mapping[str, list[int]]:
         """Signal what is to be signalled; returns the pids that were still alive, by attempt."""
         # Attempts come and go while the table is read: who was known before or is known after is not a stray.
         before = known.copy()
-        procs = table.snapshot()
+        procs = self._procs = table.snapshot()
+        self._given_up &= {(p.pid, p.start) for p in procs.values()}
         known = before | known.copy()
         owners = self._lineage.owners(procs, known)
         by_id = {ending.attempt_id: ending for ending in endings}
@@ -157,63 +164,62 @@ class Passes:
             owner = owners.get(sid) or self._stray_owner(group, procs, known, endings)
             self._reap(group, owner, known)
             alive = [p for p in group if p.alive]
-            if owner in by_id and alive and sid != self._me.sid:
+            if owner in by_id and alive:
                 left.setdefault(owner, []).extend(alive)
         for attempt_id, alive in left.items():
-            _signal(by_id[attempt_id], alive, known, now)
+            _signal(by_id[attempt_id], alive, now)
         return {attempt_id: [p.pid for p in alive] for attempt_id, alive in left.items()}
 
     def _stray_owner(
         self, group: list[Proc], procs: Mapping[int, Proc], known: Known, endings: list[Ending]
     ) -> str | None:
         """Somebody's orphans, nobody knows whose: theirs who end first, if nobody else is old enough to be the one."""
-        strays = [p for p in group if self._lineage.stray(p)]
-        if not strays or not endings:
+        strays = [
+            p for p in group
+            if self._lineage.handed(p) and (p.pid, p.start) not in self._given_up and _ours_to_signal(p.pid)
+        ]  # fmt: skip
+        if not strays:
             return None
-        ending_ids = {ending.attempt_id for ending in endings}
+        # Orphans go to the keeper of the command that they descend from, and ours have gone to us if it was killed.
+        old = strays[0].ppid if strays[0].ppid in known.inherited.values() else None
+        possible = [ending for ending in endings if known.inherited.get(ending.attempt_id) == old]
+        ending_ids = {ending.attempt_id for ending in possible}
         born = min(p.start for p in strays)
-        for pid, attempt_id in known.shims.items():
-            if attempt_id not in ending_ids and pid in procs and procs[pid].start <= born:
+        for pid, attempt_id in known.leaders.items():
+            if known.inherited.get(attempt_id) != old or attempt_id in ending_ids:
+                continue
+            if pid in procs and procs[pid].start <= born:
                 return None
-        return min(endings, key=lambda e: e.kill_at).attempt_id
+        return min(possible, key=lambda e: e.kill_at).attempt_id if possible else None
 
     def _reap(self, group: Iterable[Proc], owner: str | None, known: Known) -> None:
-        """Take in the dead orphans that came to us; a shim's status is its watcher's to take."""
+        """Take in the dead orphans of a keeper that was killed; a command's status is its watcher's to take."""
         for p in group:
-            if p.alive or p.ppid != self._me.pid or p.pid in known.shims or p.sid == self._me.sid:
+            if p.alive or p.ppid != self._me.pid or p.pid in known.leaders:
                 continue
-            if known.starting and p.pid == p.sid:
-                continue
-            if owner is not None or self._lineage.stray(p):
-                reap(p.pid)
+            if owner is not None or self._lineage.handed(p):
+                with contextlib.suppress(ChildProcessError):
+                    os.waitpid(p.pid, os.WNOHANG)
 
 
-def reap(pid: int) -> None:
-    with contextlib.suppress(ChildProcessError):
-        os.waitpid(pid, os.WNOHANG)
+def _ours_to_signal(pid: int) -> bool:
+    """Not what became another user's (sudo): it cannot be ended, and whoever is taken for its owner waits in vain."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        pass
+    except PermissionError:
+        return False
+    return True
 
 
-def _signal(ending: Ending, alive: list[Proc], known: Known, now: float) -> None:
-    """By group, which even a process that forks all the time cannot slip out of.
-
-    A group gets SIGTERM once. Only the command itself gets it later too, when it had not begun: as long as it is a copy
-    of the shell, it has the shell's trap.
-    """
-    begun = {p.pid for p in alive if p.ppid not in known.shims or not _is_copy(p, ending.attempt_id)}
+def _signal(ending: Ending, alive: list[Proc], now: float) -> None:
+    """By group, which even a process that forks all the time cannot slip out of. A group gets SIGTERM once."""
     kill = now >= ending.kill_at
     if kill and not ending.killed:
         ending.killed, ending.pause = True, FIRST_PAUSE
-    first = {p.pgrp for p in alive} - ending.termed
-    for pgrp in {p.pgrp for p in alive} if kill else first:
+    groups = {p.pgrp for p in alive}
+    for pgrp in groups if kill else groups - ending.termed:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(pgrp, signal.SIGKILL if kill else signal.SIGTERM)
-    for p in alive:
-        if not kill and p.pgrp not in first and p.pid not in ending.seen and p.ppid in known.shims:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.kill(p.pid, signal.SIGTERM)
-    ending.seen |= begun
-    ending.termed |= first
-
-
-def _is_copy(proc: Proc, attempt_id: str) -> bool:
-    return any(word.endswith(attempt_id) for word in table.command_line(proc.pid)[3:4])
+    ending.termed |= groups

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import resource
+from collections.abc import Iterator
 from typing import NamedTuple
 
-# Not named by the resource module; the kernel has it in each process and uses it for nothing.
-RLIMIT_LOCKS = 10
+from orchestr8d.keeper import RLIMIT_LOCKS
+
 TICKS = os.sysconf("SC_CLK_TCK")
 _GONE = (FileNotFoundError, ProcessLookupError)
 
@@ -37,6 +38,12 @@ def read(pid: int) -> Proc | None:
     # A process whose first thread has ended shows Z while the other threads go on.
     alive = f[0] not in (b"Z", b"X") or int(f[17]) > 1
     return Proc(pid, alive, int(f[1]), int(f[2]), int(f[3]), int(f[19]))
+
+
+def ancestors(pid: int) -> Iterator[int]:
+    while pid > 1 and (proc := read(pid)) is not None:
+        pid = proc.ppid
+        yield pid
 
 
 def snapshot() -> dict[int, Proc]:
@@ -72,12 +79,12 @@ def command_line(pid: int) -> list[str]:
     return _read(pid, "cmdline").decode(errors="replace").split("\0")[:-1]
 
 
-def locks_limit(pid: int) -> int:
-    """The process's hard limit of file locks, where the tag is; -1 for unlimited, and where we may not ask."""
+def locks_limits(pid: int) -> tuple[int, int]:
+    """The process's soft and hard limit of file locks, where the tag is; -1 for unlimited, and where we may not ask."""
     try:
-        return resource.prlimit(pid, RLIMIT_LOCKS)[1]
+        return resource.prlimit(pid, RLIMIT_LOCKS)
     except (ProcessLookupError, PermissionError):
-        return -1
+        return -1, -1
 
 
 def _read(pid: int, name: str) -> bytes:

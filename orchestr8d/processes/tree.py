@@ -7,11 +7,13 @@ one, so whoever is in a session descends from the one who made it.
 from __future__ import annotations
 
 import os
+import resource
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from orchestr8d.keeper import RLIMIT_LOCKS
 from orchestr8d.processes import table
-from orchestr8d.processes.shim import MARKER, tag_of
+from orchestr8d.processes.launch import MARKER, tag_of
 from orchestr8d.processes.table import Proc
 
 # A hard limit that is not set reads as -1.
@@ -24,33 +26,61 @@ class Self:
 
     pid: int
     sid: int
-    limit: int
+    # Of file locks, soft and hard. A tag must stay below the hard one.
+    limits: tuple[int, int]
     marker: str | None
 
     @classmethod
     def read(cls) -> Self:
-        return cls(os.getpid(), os.getsid(0), table.locks_limit(os.getpid()), os.environ.get(MARKER))
+        return cls(os.getpid(), os.getsid(0), resource.getrlimit(RLIMIT_LOCKS), os.environ.get(MARKER))
 
     def tag(self, attempt_id: str) -> int:
-        return tag_of(attempt_id, self.limit if self.limit > 0 else _NO_CEILING)
+        ceiling = self.limits[1]
+        return tag_of(attempt_id, ceiling if ceiling > 0 else _NO_CEILING)
 
 
 @dataclass
 class Known:
-    """The attempts that this daemon knows: pids of their shims, and the tags of all their processes."""
+    """The attempts that this daemon knows: pids of their commands, and the tags of all their processes."""
 
-    shims: dict[int, str] = field(default_factory=dict)
+    leaders: dict[int, str] = field(default_factory=dict)
     tags: dict[int, str] = field(default_factory=dict)
-    # Attempts that are being started: their shim exists before its pid is in `shims`.
-    starting: set[str] = field(default_factory=set)
+    # Whose children the commands and their orphans are, each the leader of a session of its own: this daemon's, and
+    # those of earlier daemons, by the attempts that were adopted.
+    keepers: set[int] = field(default_factory=set)
+    inherited: dict[str, int] = field(default_factory=dict)
 
     def copy(self) -> Known:
-        """For another thread to read. `starting` first: who leaves it meanwhile is in `shims` by then."""
-        starting = set(self.starting)
-        return Known(dict(self.shims), dict(self.tags), starting)
+        """For another thread to read."""
+        return Known(dict(self.leaders), dict(self.tags), set(self.keepers), dict(self.inherited))
 
     def __or__(self, other: Known) -> Known:
-        return Known(self.shims | other.shims, self.tags | other.tags, self.starting | other.starting)
+        return Known(
+            self.leaders | other.leaders, self.tags | other.tags, self.keepers | other.keepers,
+            self.inherited | other.inherited,
+        )  # fmt: skip
+
+    def tagged(self, pid: int) -> str | None:
+        """The attempt whose tag the process bears. Only root can raise the hard limit again, but it is set a moment
+        after the start: until then the tag is in the soft one alone."""
+        soft, hard = table.locks_limits(pid)
+        return self.tags.get(hard) or self.tags.get(soft)
+
+    def reapers(self, me: Self) -> set[int]:
+        """To whom orphans go.
+
+        The keeper of an earlier daemon may be gone and its pid somebody else's, or never have been one, as an attempt
+        can write the file that it was found by: an attempt's processes have other limits.
+        """
+        old = {
+            pid for pid in set(self.inherited.values())
+            if table.locks_limits(pid) == me.limits and table.read(pid) is not None
+        }  # fmt: skip
+        return {me.pid} | self.keepers | old
+
+    def homes(self, me: Self) -> set[int]:
+        """Sessions that are the daemon's own. A keeper bears the tag of what it is just starting."""
+        return {me.sid} | self.reapers(me)
 
 
 class Lineage:
@@ -58,24 +88,30 @@ class Lineage:
 
     def __init__(self, me: Self) -> None:
         self._me = me
-        # What a session was found to belong to holds for as long as it has members, even when the evidence goes.
-        self._sessions: dict[int, str] = {}
+        # As of the last look.
+        self._keepers: set[int] = set()
+        self._reapers: set[int] = set()
+        self._homes: set[int] = set()
+        # What a session was found to belong to holds for as long as a member of then is there, even when the evidence
+        # goes. Not for longer: a session id is given to somebody else when its last member is gone.
+        self._sessions: dict[int, tuple[str, list[Proc]]] = {}
         self._markers: dict[tuple[int, int], str | None] = {}
 
     def owners(self, procs: Mapping[int, Proc], known: Known) -> dict[int, str]:
-        """The attempt of each session that belongs to one, by session id."""
+        """The attempt of each session that belongs to one, by session id. The daemon's own never do."""
         members = sessions(procs.values())
         ids = set(known.tags.values())
-        self._forget(procs, members, ids)
-        owners = {sid: known.shims[sid] for sid in members if sid in known.shims} | self._sessions
+        self._keepers, self._reapers, self._homes = known.keepers, known.reapers(self._me), known.homes(self._me)
+        self._forget(procs, ids)
+        owners = {sid: owner for sid, (owner, _) in self._sessions.items() if sid not in self._homes}
         for sid, group in members.items():
-            if sid not in owners and sid != self._me.sid:
+            if sid not in owners and sid not in self._homes:
                 owner = self._evidence(sid, group, known, ids)
                 if owner is not None:
                     owners[sid] = owner
         for sid in list(members):
             self._inherit(sid, procs, members, owners)
-        self._sessions = dict(owners)
+        self._sessions = {sid: (owner, members[sid]) for sid, owner in owners.items()}
         return owners
 
     def marker(self, proc: Proc) -> str | None:
@@ -89,22 +125,31 @@ class Lineage:
             self._markers[key] = value
         return value
 
-    def stray(self, proc: Proc) -> bool:
-        """Whether an unattributed process is some attempt's orphan that came to us: of a daemon within an attempt.
+    def handed(self, proc: Proc) -> bool:
+        """Whether it is a command or an orphan of some attempt, by whose child it is in the table of the last look.
 
-        A process that the daemon itself started for other reasons bears no mark, or is in its session.
+        Our keeper has no other children. What the daemon itself started for other reasons bears no mark.
         """
-        if proc.ppid != self._me.pid or proc.sid == self._me.sid:
+        if proc.ppid not in self._reapers or proc.sid in self._homes:
             return False
-        return table.locks_limit(proc.pid) != self._me.limit or self.marker(proc) not in (None, self._me.marker)
+        if proc.ppid in self._keepers:
+            return True
+        return table.locks_limits(proc.pid) != self._me.limits or self.marker(proc) not in (None, self._me.marker)
 
-    def _forget(self, procs: Mapping[int, Proc], members: Mapping[int, object], ids: set[str]) -> None:
-        self._sessions = {s: o for s, o in self._sessions.items() if s in members and o in ids}
+    def _forget(self, procs: Mapping[int, Proc], ids: set[str]) -> None:
+        def there(then: Proc) -> bool:
+            now = procs.get(then.pid)
+            return now is not None and (now.start, now.sid) == (then.start, then.sid)
+
+        self._sessions = {s: (o, g) for s, (o, g) in self._sessions.items() if o in ids and any(map(there, g))}
         self._markers = {k: v for k, v in self._markers.items() if k[0] in procs and procs[k[0]].start == k[1]}
 
     def _evidence(self, sid: int, group: list[Proc], known: Known, ids: set[str]) -> str | None:
+        # A command that has ended is taken in at once, and its pid may be somebody else's by now.
+        if sid in known.leaders and any(self.handed(p) for p in group):
+            return known.leaders[sid]
         for proc in group:
-            owner = known.tags.get(table.locks_limit(proc.pid))
+            owner = known.tagged(proc.pid)
             if owner is not None:
                 return owner
         # The leader's environment speaks for the session; a member's only when there is no leader: someone may have
@@ -122,7 +167,7 @@ class Lineage:
         """Follow the parents of a session's members, from session to session, to one with an owner."""
         path: list[int] = []
         at = sid
-        while at in members and at not in owners and at not in path and at != self._me.sid:
+        while at in members and at not in owners and at not in path and at not in self._homes:
             path.append(at)
             at = _parent_session(at, members[at], procs)
         if at in owners:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import signal
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from orchestr8d.clock import Clock
 from orchestr8d.core.model import Resources
@@ -55,7 +56,7 @@ class Ended:
 async def supervise(processes: Processes, clock: Clock, child: Child, rules: Rules, stop: Stop) -> Ended:
     """Returns when the child has ended, or was ended for a reason, and no process of its tree is left.
 
-    Cancelled, it leaves the child alive and unwatched.
+    Cancelled, it leaves the child alive.
     """
     try:
         reason = await _watch(processes, clock, child, rules, stop)
@@ -65,8 +66,6 @@ async def supervise(processes: Processes, clock: Clock, child: Child, rules: Rul
     except Exception:
         await processes.end(child, rules.grace)
         raise
-    finally:
-        child.release()
     sizes = _sizes(child.files)
     if reason == "exit" and max(sizes) > rules.output_bytes:
         reason = "output_limit"
@@ -80,15 +79,19 @@ def left_behind(files: Files, rules: Rules, boot: str) -> Ended:
     """The same for a child that ended while no daemon ran, from its files alone. `boot` names the present one.
 
     One that a signal ended in an earlier boot, or that a daemon was about to end when it was itself, was ended by the
-    shutdown: nobody says how it would have ended.
+    shutdown: nobody says how it would have ended. The same goes for SIGKILL with no daemon there: it is what whole
+    machines, containers and services are ended with.
     """
-    status = recorded(files)
-    if status is not None and signal_of(status) and (boot_of(files) != boot or Path(files.interrupted).exists()):
-        status = None
+    found = recorded(files)
+    status = found.status
+    if status is not None and signal_of(status):
+        shutdown = boot_of(files) != boot or Path(files.interrupted).exists()
+        if shutdown or status == 128 + signal.SIGKILL:
+            status = None
     over = status is not None and max(_sizes(files)) > rules.output_bytes
     if over:
         _cut(files, rules.output_bytes)
-    return Ended("output_limit" if over else "exit", status, None, *_sizes(files))
+    return Ended("output_limit" if over else "exit", status, found.resources, *_sizes(files))
 
 
 def _note_interruption(files: Files) -> None:
@@ -131,14 +134,14 @@ async def _watch(processes: Processes, clock: Clock, child: Child, rules: Rules,
         alarms["silent"] = now - (child.age or 0.0) + rules.first_byte_timeout
     # Nobody asks how much there was unless silence counts.
     written = (0, 0) if rules.stall_timeout is None else _sizes(child.files)
+    ends: set[asyncio.Future[Any]] = {child.exited, stop.asked}
     while True:
         pause = max(0.0, min([LOOK, *(at - now for at in alarms.values())]))
-        await asyncio.wait({child.exited, stop.asked}, timeout=pause, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait(ends, timeout=pause, return_when=asyncio.FIRST_COMPLETED)
         if child.exited.done():
             return "exit"
         if stop.why is not None:
             return stop.why
-        processes.reap_orphans()
         now = clock.monotonic()
         sizes = _sizes(child.files)
         if max(sizes) > rules.output_bytes:

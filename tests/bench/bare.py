@@ -1,4 +1,4 @@
-"""Runs without a daemon: the same runner, shim and files, nothing stored. As a process of its own, like a daemon.
+"""Runs without a daemon: the same runner, keeper and files, nothing stored. As a process of its own, like a daemon.
 
 Reads a JSON Plan on stdin and writes runs a second to stdout.
 """

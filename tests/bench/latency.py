@@ -1,4 +1,4 @@
-"""From a submit to its child's first act on an idle daemon, against one bare spawn of the same shim.
+"""From a submit to its child's first act on an idle daemon, against one bare spawn.
 
 The child writes to a named pipe on which we wait: that is the moment.
 """
@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import http.client
 import os
-import resource
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,8 +16,9 @@ import msgspec
 
 from orchestr8d.clock import SystemClock
 from orchestr8d.core.ids import uuid7
+from orchestr8d.keeper import record
+from orchestr8d.keeper.spawn import spawn
 from orchestr8d.processes.files import attempt_files
-from orchestr8d.processes.shim import Launch, start
 from tests.bench.lines import Line, in_turns, percentile
 from tests.bench.setting import Setting, call
 from tests.daemon import Daemon
@@ -74,17 +74,21 @@ def from_submit(daemon: Daemon, pipe: Pipe) -> Callable[[], float]:
 
 
 def from_spawn(directory: Path, pipe: Pipe) -> Callable[[], float]:
-    """Seconds from the spawn's begin to the child's first byte, by the shim alone."""
-    descriptors, boot = resource.getrlimit(resource.RLIMIT_NOFILE)[0], SystemClock().boot()
+    """Seconds from the spawn's begin to the child's first byte, with the attempt's files and nothing else."""
+    boot, env = SystemClock().boot(), dict(os.environ)
+    out = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND
 
     def measure() -> float:
         attempt_id = uuid7(int(time.time() * 1000))
-        launch = Launch(attempt_id, pipe.command, "/", os.environ, attempt_files(directory, attempt_id))
+        files = attempt_files(directory, attempt_id)
         time.sleep(REST)
         started = time.perf_counter()
-        pid = start(launch, 1, descriptors, boot)
+        os.makedirs(os.path.dirname(files.exit), exist_ok=True)
+        record.fill(files.exit, boot)
+        opens = [(0, "/dev/null", os.O_RDONLY, 0), (1, files.stdout, out, 0o600), (2, files.stderr, out, 0o600)]
+        spawn(pipe.command[0], pipe.command, env, "/", opens, frozenset())
         seconds = pipe.wait() - started
-        os.waitpid(pid, 0)
+        os.wait()
         return seconds
 
     return measure
@@ -101,7 +105,7 @@ def latency(setting: Setting) -> list[Line]:
     for percent, bar in ((50, 4.0), (99, 8.0)):
         what = "submit → child started, idle daemon, p50" if percent == 50 else f"  its p{percent}"
         mine, its = percentile(ours, percent) * 1000, percentile(bare, percent) * 1000
-        lines.append(Line(what, mine, "ms", its, f"one bare spawn of the same shim, p{percent}", bar, "at most"))
+        lines.append(Line(what, mine, "ms", its, f"one bare spawn, p{percent}", bar, "at most"))
     strict = percentile(ours, 99) / percentile(bare, 50)
     lines[-1].note = f"{strict:.1f} times the bare spawn's p50"
     return lines

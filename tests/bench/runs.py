@@ -71,7 +71,7 @@ def run(setting: Setting) -> list[Line]:
         ours_in_turn()
         ours, reference = in_turns(setting.size.rounds, ours_in_turn, lambda: bare_runs(setting, count))
     what = f"tasks that run {TRUE} to a stored result, {SLOTS} at a time"
-    return [Line(what, median(ours), "/s", median(reference), "the same shim and files, with no store", 0.6)]
+    return [Line(what, median(ours), "/s", median(reference), "the same keeper and files, with no store", 0.6)]
 
 
 def spooler(setting: Setting) -> list[Line]:

@@ -138,7 +138,7 @@ def test_config_show_is_a_config(fresh: Box, tmp_path: Path) -> None:
 def test_doctor(box: Box, fresh: Box) -> None:
     checks = {c["name"]: c for c in json.loads(box.out("doctor", "--json"))["checks"]}
     assert checks["daemon"]["state"] == "ok"
-    assert {"python", "sqlite", "state", "config", "disk", "uvloop", "/bin/sh", "pidfd", "service", "linger"} <= set(
+    assert {"python", "sqlite", "state", "config", "disk", "uvloop", "keeper", "pidfd", "service", "linger"} <= set(
         checks
     )
     assert str(box.pid) in checks["service"]["message"]

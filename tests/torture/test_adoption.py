@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from orchestr8d.processes import table
 from tests.daemon import Daemon
 from tests.torture.journal import Journal, left_alive
 
@@ -41,8 +43,15 @@ def kill(pids: Iterable[int]) -> None:
             os.kill(pid, signal.SIGKILL)
 
 
-def shim_of(attempt_id: str) -> int:
-    return next(pid for pid, command in left_alive([attempt_id]).items() if f"orchestr8-{attempt_id} " in command)
+def command_of(attempt_id: str) -> int:
+    """Its pid: it leads a session, and whoever it started does so no more."""
+    return next(pid for pid in left_alive([attempt_id]) if os.getsid(pid) == pid)
+
+
+def keeper_of(attempt_id: str) -> int:
+    proc = table.read(command_of(attempt_id))
+    assert proc is not None and "orchestr8d.keeper" in " ".join(table.command_line(proc.ppid))
+    return proc.ppid
 
 
 def test_living_children_go_on(make_daemon: Callable[..., Daemon], journal: Journal) -> None:
@@ -63,8 +72,8 @@ def test_living_children_go_on(make_daemon: Callable[..., Daemon], journal: Jour
     done = daemon.wait(task)
     assert done["status"] == "completed"
     assert journal.starts("long") == journal.ends("long") == [attempt]
-    # Nobody could measure it to the end.
-    assert daemon.request("GET", f"/api/v1/tasks/{task}/result")[1]["resources"] is None
+    # It is measured by whoever it was that started it.
+    assert daemon.request("GET", f"/api/v1/tasks/{task}/result")[1]["resources"]["max_rss_bytes"] > 0
 
 
 def test_adopted_children_obey(make_daemon: Callable[..., Daemon], journal: Journal) -> None:
@@ -116,7 +125,8 @@ def test_ended_while_nobody_looked(make_daemon: Callable[..., Daemon], journal: 
     attempts = {name: attempt_of(daemon, task) for name, task in tasks.items()}
     daemon.kill()
     flag.touch()
-    until(lambda: not any("orchestr8-" in command for command in left_alive(attempts.values()).values()))
+    # What one of them leaves behind bears the mark too, in a session of its own.
+    until(lambda: list(left_alive(attempts.values()).values()) == ["sleep 300 "])
     daemon.start()
     ends = {name: daemon.wait(task) for name, task in tasks.items()}
     results = {name: daemon.request("GET", f"/api/v1/tasks/{task}/result")[1] for name, task in tasks.items()}
@@ -130,23 +140,94 @@ def test_ended_while_nobody_looked(make_daemon: Callable[..., Daemon], journal: 
     assert not left_alive(attempts.values())
 
 
-def test_shim_killed_meanwhile(make_daemon: Callable[..., Daemon], journal: Journal) -> None:
-    """Nobody knows how the command ended: what is left of it is ended, and it runs again at no cost."""
+def test_keeper_killed_meanwhile(make_daemon: Callable[..., Daemon], journal: Journal) -> None:
+    """A command that still runs goes on; of one that has ended nobody knows how: it runs again at no cost."""
     daemon, flag = make_daemon().start(), journal.directory / "flag"
-    task = daemon.submit(*journal.command("shimless", "until", str(flag)))
-    until(lambda: journal.starts("shimless"))
-    attempt = attempt_of(daemon, task)
+    tasks = {label: daemon.submit(*journal.command(label, "until", f"{flag}-{label}")) for label in ("ends", "goes on")}
+    until(lambda: all(journal.starts(label) for label in tasks))
+    attempts = {label: attempt_of(daemon, task) for label, task in tasks.items()}
     daemon.kill()
-    kill([shim_of(attempt)])
-    assert left_alive([attempt])
+    kill([keeper_of(attempts["ends"])])
+    Path(f"{flag}-ends").touch()
+    until(lambda: not left_alive([attempts["ends"]]))
     daemon.start()
-    until(lambda: len(journal.starts("shimless")) == 2)
-    assert not left_alive([attempt])
+    until(lambda: len(journal.starts("ends")) == 2)
+    assert daemon.task(tasks["goes on"])["status"] == "running"
+    ended = daemon.wait(tasks["ends"])
+    assert [a["status"] for a in ended["attempts"]] == ["interrupted", "completed"]
+    assert (ended["status"], ended["retry_count"]) == ("completed", 0)
+    assert journal.starts("ends")[0] == attempts["ends"]
+    assert journal.starts("goes on") == [attempts["goes on"]]
+
+
+def test_ended_but_not_yet_recorded(make_daemon: Callable[..., Daemon], journal: Journal) -> None:
+    """Its keeper is slow to take it in: the daemon waits for what that will say, and runs nothing again."""
+    daemon, flag = make_daemon().start(), journal.directory / "flag"
+    task = daemon.submit(*journal.command("slow", "until", str(flag)))
+    until(lambda: journal.starts("slow"))
+    attempt = attempt_of(daemon, task)
+    command, keeper = command_of(attempt), keeper_of(attempt)
+    daemon.kill()
+    os.kill(keeper, signal.SIGSTOP)
     flag.touch()
+    until(lambda: (proc := table.read(command)) is not None and not proc.alive)
+    daemon.start()
+    time.sleep(1)
+    assert daemon.task(task)["status"] == "running"
+    os.kill(keeper, signal.SIGCONT)
     done = daemon.wait(task)
-    assert [a["status"] for a in done["attempts"]] == ["interrupted", "completed"]
-    assert (done["status"], done["retry_count"]) == ("completed", 0)
-    assert journal.starts("shimless")[0] == attempt
+    assert [(a["attempt_id"], a["status"]) for a in done["attempts"]] == [(attempt, "completed")]
+    until(lambda: table.read(keeper) is None)
+
+
+def test_a_daemon_killed_with_messages_unread(make_daemon: Callable[..., Daemon], journal: Journal) -> None:
+    """The keeper lives on, and records how the others end."""
+    daemon, flag = make_daemon().start(), journal.directory / "flag"
+    tasks = {label: daemon.submit(*journal.command(label, "until", f"{flag}-{label}")) for label in ("first", "second")}
+    until(lambda: all(journal.starts(label) for label in tasks))
+    attempts = {label: attempt_of(daemon, task) for label, task in tasks.items()}
+    first = command_of(attempts["first"])
+    os.kill(daemon.pid, signal.SIGSTOP)
+    Path(f"{flag}-first").touch()
+    until(lambda: table.read(first) is None)
+    time.sleep(0.2)
+    daemon.kill()
+    Path(f"{flag}-second").touch()
+    until(lambda: not left_alive([attempts["second"]]))
+    daemon.start()
+    for label, task in tasks.items():
+        done = daemon.wait(task)
+        assert [(a["attempt_id"], a["status"]) for a in done["attempts"]] == [(attempts[label], "completed")]
+
+
+def test_a_record_that_the_command_spoilt(make_daemon: Callable[..., Daemon], journal: Journal) -> None:
+    """Nothing is waited for, nobody else is taken for it, and its task comes to an end by a second attempt."""
+    daemon = make_daemon().start()
+    stranger = subprocess.Popen(["sleep", "300"], start_new_session=True)
+    spoil = {
+        "gone": "rm $f", "fifo": "rm $f; mkfifo $f", "link": "rm $f; ln -s /etc/passwd $f", "dir": "rm $f; mkdir $f",
+        "stranger": f"printf '...\\n%10s' {stranger.pid} 1<>$f", "first": "printf '...\\n%10s' 1 1<>$f",
+        "huge": "printf '...\\n99999999999999999999999999' >$f", "noise": "head -c 100000 /dev/urandom >$f",
+    }  # fmt: skip
+    again = f"[ -e {journal.directory}/$0 ] && exit 0; touch {journal.directory}/$0; "
+    where = f"f=$(echo {daemon.state}/attempts/*/$ORCHESTR8_ATTEMPT_ID.exit); "
+    tasks = {
+        name: daemon.submit("sh", "-c", f"{again}{where}{how}; touch {journal.directory}/$0.up; exec sleep 300", name)
+        for name, how in spoil.items()
+    }
+    try:
+        until(lambda: all((journal.directory / f"{name}.up").exists() for name in tasks))
+        attempts = [attempt_of(daemon, task) for task in tasks.values()]
+        daemon.kill()
+        daemon.start()
+        for name, task in tasks.items():
+            done = daemon.wait(task)
+            assert [a["status"] for a in done["attempts"]] == ["interrupted", "completed"], name
+        assert not left_alive(attempts)
+        assert stranger.poll() is None
+    finally:
+        stranger.kill()
+        stranger.wait()
 
 
 def test_stopped_in_a_hurry(make_daemon: Callable[..., Daemon], journal: Journal) -> None:
@@ -175,7 +256,7 @@ def test_stopped_in_a_hurry(make_daemon: Callable[..., Daemon], journal: Journal
 
 
 def test_everything_is_gone(make_daemon: Callable[..., Daemon], journal: Journal) -> None:
-    """As after a power failure: daemon, shims and commands are dead, and no status was recorded."""
+    """As after a power failure: daemon, keeper and commands are dead, and no status was recorded."""
     daemon, flag = make_daemon("[limits]\nper_key = 2\n").start(), journal.directory / "flag"
     labels = [f"lost{i}" for i in range(6)]
     tasks = [
@@ -185,10 +266,8 @@ def test_everything_is_gone(make_daemon: Callable[..., Daemon], journal: Journal
     until(lambda: sum(len(journal.starts(label)) for label in labels) == 2)
     attempts = [attempt_of(daemon, task) for task in tasks[:2]]
     os.kill(daemon.pid, signal.SIGSTOP)
-    # Shims first: they would record how the commands ended.
-    alive = left_alive(attempts)
-    shims = {shim_of(attempt) for attempt in attempts}
-    kill([*shims, *(set(alive) - shims)])
+    # The keeper first: it would record how the commands ended.
+    kill([keeper_of(attempts[0]), *left_alive(attempts)])
     daemon.kill()
     daemon.start()
     # The same two again, as it was nobody's turn.

@@ -1,4 +1,4 @@
-"""No file descriptor is left: work goes slower, or waits; nothing is lost, nothing spins."""
+"""No file descriptor is left: clients wait, work goes on; nothing is lost, nothing spins."""
 
 from __future__ import annotations
 
@@ -89,8 +89,8 @@ def test_connections_take_them_all(make_daemon: Callable[..., Daemon], tmp_path:
         time.sleep(2)
         assert cpu_seconds(daemon) - before < 1.0, "it spins: " + daemon.tail()
         assert daemon.process is not None and daemon.process.poll() is None, daemon.tail()
-    for task in answer["tasks"]:
-        daemon.wait(task["task_id"])
+    # Who comes while the crowd is still leaving may be turned away.
+    wait_all_final_patiently(daemon)
     assert daemon.wait(daemon.submit("true", options={"title": "after"}))["status"] == "completed"
     wait_all_final(daemon)
     assert daemon.stop() == 0
@@ -98,7 +98,7 @@ def test_connections_take_them_all(make_daemon: Callable[..., Daemon], tmp_path:
 
 
 def test_too_few_for_the_slots(make_daemon: Callable[..., Daemon], tmp_path: Path) -> None:
-    """More slots than descriptors: what cannot be started or watched is tried again later."""
+    """More slots than descriptors: what runs needs none, as it is the keeper's to watch."""
     idle = used(make_daemon().start())
     daemon = limited(make_daemon, idle + 8)
     daemon.start()
@@ -112,7 +112,7 @@ def test_too_few_for_the_slots(make_daemon: Callable[..., Daemon], tmp_path: Pat
     wait_all_final_patiently(daemon)
     assert daemon.stop() == 0
     records = check_runs(daemon, journal, labels)
-    assert any(a["status"] == "interrupted" for a in records.attempts), "there were enough: this showed nothing"
+    assert {a["status"] for a in records.attempts} == {"completed"}
 
 
 def wait_all_final_patiently(daemon: Daemon) -> None:

@@ -30,7 +30,7 @@ class Look:
         if not self._flag.exists():
             self._flag.touch()
             end = time.monotonic() + 10
-            while recorded(self._files) is None and time.monotonic() < end:
+            while recorded(self._files).status is None and time.monotonic() < end:
                 time.sleep(0.001)
             time.sleep(0.05)
         return self._read(pid)
@@ -48,7 +48,6 @@ async def test_nothing_slips_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     if second is None:
         await first.end(child, 1.0)
     else:
-        child.release()
         assert await second.adopt(attempt_id, files) is None
         await second.close()
     left = left_alive([attempt_id])

@@ -15,9 +15,9 @@ from orchestr8d.clock import Clock
 from orchestr8d.config_sections import ClaudeConfig
 from orchestr8d.core.model import AgentSpec, Error, Session, Usage
 from orchestr8d.core.outcome import Outcome, failed
+from orchestr8d.keeper.program import check_directory, resolve
 from orchestr8d.processes import Launch, NotFound, Processes
 from orchestr8d.processes.files import create
-from orchestr8d.processes.program import check_directory, resolve
 from orchestr8d.task_runners import Run, steps
 from orchestr8d.task_runners.claude import arguments, transcripts, worktree
 from orchestr8d.task_runners.claude.arguments import Agent, How
@@ -131,9 +131,7 @@ class ClaudeRunner:
             usage=usage,
         )
 
-    async def _judged(
-        self, run: Run, asked: AgentSpec, session: Session, evidence: Evidence, ended: Ended
-    ) -> Outcome:
+    async def _judged(self, run: Run, asked: AgentSpec, session: Session, evidence: Evidence, ended: Ended) -> Outcome:
         assert ended.exit_code is not None  # else it was interrupted
         capped = arguments.capped(asked, session)
         wanted = Wanted(asked.json_schema is not None, asked.allow_denied, capped, session.account)

@@ -26,6 +26,7 @@ _posix_spawn.restype = _int
 for _name, *_arguments in (
     ("posix_spawn_file_actions_init", _pointer),
     ("posix_spawn_file_actions_addopen", _pointer, _int, _string, _int, ctypes.c_uint),
+    ("posix_spawn_file_actions_addchdir_np", _pointer, _string),
     ("posix_spawn_file_actions_destroy", _pointer),
     ("posix_spawnattr_init", _pointer),
     ("posix_spawnattr_setflags", _pointer, _short),
@@ -41,9 +42,9 @@ Open = tuple[int, str, int, int]
 
 
 def spawn(
-    path: str, argv: Sequence[str], env: Mapping[str, str], opens: Iterable[Open], defaults: frozenset[int]
+    path: str, argv: Sequence[str], env: Mapping[str, str], cwd: str, opens: Iterable[Open], defaults: frozenset[int]
 ) -> int:
-    """Start the program at `path` in a session of its own and return its pid. For any number of threads at once.
+    """Start the program at `path` in `cwd`, in a session of its own, and return its pid.
 
     Its signal mask is empty, the signals in `defaults` have their default action. Blocks until the program was started;
     OSError when it was not, also when one of its files could not be opened; ValueError for text with a NUL or one
@@ -57,6 +58,7 @@ def spawn(
         for fd, name, flags, mode in opens:
             # The path is copied.
             _check(_libc.posix_spawn_file_actions_addopen(actions, fd, _text(name), flags, mode), name)
+        _check(_libc.posix_spawn_file_actions_addchdir_np(actions, _text(cwd)), cwd)
         pid = _int()
         _check(_posix_spawn(ctypes.byref(pid), _text(path), actions, attributes, words, variables), path)
         return pid.value

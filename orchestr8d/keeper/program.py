@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import stat
-from pathlib import Path
 
 
 class NotFound(Exception):
@@ -14,7 +13,7 @@ class NotFound(Exception):
 def check_directory(cwd: str) -> None:
     """Raises NotFound unless `cwd` is a directory that may be entered."""
     try:
-        mode = Path(cwd).stat().st_mode
+        mode = os.stat(cwd).st_mode
     except FileNotFoundError:
         raise NotFound(f"the working directory does not exist: {cwd}") from None
     except OSError as e:
@@ -31,14 +30,14 @@ def resolve(name: str, path: str, cwd: str) -> str:
     A name with a slash is relative to `cwd`, an empty entry of PATH means `cwd`. Raises NotFound.
     """
     if "/" in name:
-        found = str(Path(cwd, name))
+        found = _joined(cwd, name)
         fault = _fault(found)
         if fault is None:
             return found
         raise NotFound(f"{name}: {fault}" if name == found else f"{name}: {fault} (looked for {found})")
     refused = None
     for entry in path.split(":"):
-        found = str(Path(cwd, entry, name))
+        found = _joined(cwd, entry, name)
         fault = _fault(found)
         if fault is None:
             return found
@@ -50,9 +49,14 @@ def resolve(name: str, path: str, cwd: str) -> str:
 _MISSING = "no such program"
 
 
+def _joined(*parts: str) -> str:
+    # As it would be typed: `./tool` is DIR/tool.
+    return "/" + "/".join(part for part in os.path.join(*parts).split("/") if part not in ("", "."))
+
+
 def _fault(path: str) -> str | None:
     try:
-        mode = Path(path).stat().st_mode
+        mode = os.stat(path).st_mode
     except (FileNotFoundError, NotADirectoryError):
         return _MISSING
     except OSError as e:
