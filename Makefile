@@ -21,7 +21,7 @@ run: $(VENV)/run.stamp ## install into .venv and serve; Ctrl-C ends it
 	@$(BIN)/python -m orchestr8d serve
 
 test: python test-tools $(VENV)/test.stamp ## run all tests but the long torture
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --reruns 1 $(ARGS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder --reruns 1 $(ARGS)
 
 check: $(VENV)/test.stamp units ## lint, types, the floors of the design, the service units
 	$(BIN)/ruff check .

@@ -145,6 +145,7 @@ class Daemon:
         )
         processes = Processes(self._clock, descriptors)
         try:
+            await processes.prepare()
             return await self._serve(store, bus, metrics, processes, ready_fd)
         finally:
             await processes.close()

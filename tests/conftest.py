@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,9 @@ pytest_plugins = ["tests.messages_api.fixtures"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What takes longest comes first, so that of processes side by side none is alone with it in the end."""
-    items.sort(key=lambda item: item.get_closest_marker("torture") is None)
+    """Files that take longest come first, so that of processes side by side none is alone with one in the end."""
+    slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
+    items.sort(key=lambda item: (item.get_closest_marker("torture") is None, -slow[item.path]))
 
 
 @pytest.fixture

@@ -18,20 +18,8 @@ from orchestr8d.clock import SystemClock
 from orchestr8d.core.ids import uuid7
 from orchestr8d.core.model import Resources
 from orchestr8d.keeper import RLIMIT_LOCKS, record
-from orchestr8d.processes import (
-    Child,
-    Exit,
-    Files,
-    Launch,
-    NotFound,
-    Processes,
-    Unwatched,
-    boot_of,
-    recorded,
-    signal_of,
-    table,
-)  # fmt: skip
-from orchestr8d.processes.child import leader_of
+from orchestr8d.processes import Child, Files, Launch, NotFound, Processes, Unwatched, recorded, signal_of, table
+from orchestr8d.processes.child import Record
 from orchestr8d.processes.files import create, cut, open_regular, read, size
 from orchestr8d.processes.tree import Known, Lineage, Self
 from tests.running import running, until
@@ -77,9 +65,8 @@ async def test_status_is_returned_and_recorded(starter: Starter) -> None:
         await child.exited
         result = await starter.processes.settle(child)
         assert result.status == status and not result.left
-        assert recorded(child.files) == Exit(status, result.resources)
+        assert recorded(child.files) == Record(status, child.pid, result.resources, SystemClock().boot())
         assert Path(child.files.exit).read_bytes()[:4] == b"%03d\n" % status
-        assert boot_of(child.files) == SystemClock().boot() != ""
 
 
 async def test_sigterm_to_the_group(starter: Starter) -> None:
@@ -106,7 +93,7 @@ async def test_the_child_leads_its_session_and_bears_its_marks(starter: Starter)
     # It is empty until the program is there for good.
     await until(lambda: table.environment(child.pid))
     assert table.variable(table.environment(child.pid), "ORCHESTR8_ATTEMPT_ID") == child.attempt_id
-    assert leader_of(child.files) == child.pid
+    assert recorded(child.files).pid == child.pid
     await starter.processes.end(child, 1.0)
 
 
@@ -330,19 +317,19 @@ async def test_missing_program(starter: Starter) -> None:
 
 def test_recorded(tmp_path: Path) -> None:
     files = Files(f"{tmp_path}/attempt")
-    assert recorded(files) == Exit(None)
+    assert recorded(files) == Record()
     record.fill(files.exit, "boot")
-    assert (recorded(files), leader_of(files), boot_of(files)) == (Exit(None), None, "boot")
+    assert recorded(files) == Record(boot="boot")
     length = Path(files.exit).stat().st_size
     record.begun(files.exit, 4194304)
     record.ended(files.exit, 7)
-    assert (recorded(files), leader_of(files), boot_of(files)) == (Exit(7), 4194304, "boot")
+    assert recorded(files) == Record(7, 4194304, None, "boot")
     record.used(files.exit, 123456.789012, 1 << 50)
-    assert recorded(files) == Exit(7, Resources(123456.789012, 1 << 50))
+    assert recorded(files) == Record(7, 4194304, Resources(123456.789012, 1 << 50), "boot")
     assert Path(files.exit).stat().st_size == length  # a full disk has no room for more
     for content in (b"", b"00", b"0x7\n", b"...\n-1\n", b"\xff\xfe\n\n1 2 3\n", b"...\n\n1e9 7\n", "²²²\n²\n".encode()):
         Path(files.exit).write_bytes(content)
-        assert (recorded(files), leader_of(files)) == (Exit(None), None), content
+        assert recorded(files) == Record(), content
 
 
 def test_signal_names() -> None:

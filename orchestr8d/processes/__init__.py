@@ -21,7 +21,7 @@ from orchestr8d.clock import Clock
 from orchestr8d.keeper import is_keeper
 from orchestr8d.keeper.program import NotFound
 from orchestr8d.processes import table
-from orchestr8d.processes.child import Child, Exit, Watch, boot_of, collect, leader_of, recorded, signal_of
+from orchestr8d.processes.child import Child, Exit, Watch, collect, recorded, signal_of
 from orchestr8d.processes.files import Files, create
 from orchestr8d.processes.launch import MARKER, Launch, put_input
 from orchestr8d.processes.link import Link, Lost, keep
@@ -30,7 +30,7 @@ from orchestr8d.processes.tree import Known, Lineage, Self
 
 __all__ = [
     "MARKER", "UNKNOWN", "Child", "Exit", "Files", "Found", "Launch", "NotFound", "Processes", "Unwatched",
-    "boot_of", "recorded", "signal_of",
+    "recorded", "signal_of",
 ]  # fmt: skip
 
 log = structlog.get_logger(__name__)
@@ -63,8 +63,8 @@ class Found:
 class Processes:
     """All processes of this daemon's attempts. One object in an operating system's process, used from its event loop.
 
-    Commands are the children of a keeper, which is started with the first of them. It reaps what they leave behind;
-    should it be killed, the commands and all that go to the daemon.
+    Commands are the children of a keeper, which is started with the first of them at the latest. It reaps what they
+    leave behind; should it be killed, the commands and all that go to the daemon.
     """
 
     def __init__(self, clock: Clock, descriptors: int | None = None) -> None:
@@ -97,6 +97,11 @@ class Processes:
         if self._link is not None:
             self._link.close()
         _subreaper(False)
+
+    async def prepare(self) -> None:
+        """Start the keeper ahead of the first command, which need not wait for it then."""
+        with contextlib.suppress(OSError):  # it is tried again with that
+            await self._linked()
 
     async def spawn(self, launch: Launch) -> Child:
         """Start a command in a session of its own.
@@ -279,7 +284,7 @@ def _find(me: Self, known: Known, wanted: Mapping[str, Files]) -> dict[str, Foun
     """Living processes of the attempts `wanted`, from one look at /proc."""
     procs = table.snapshot()
     owners = Lineage(me).owners(procs, known)
-    leaders = {attempt_id: leader_of(files) for attempt_id, files in wanted.items()}
+    leaders = {attempt_id: recorded(files).pid for attempt_id, files in wanted.items()}
     found: dict[str, Found] = {}
     for proc in procs.values():
         owner = owners.get(proc.sid)

@@ -17,6 +17,16 @@ _FIRST_PAUSE, _LONGEST_PAUSE, _GIVE_UP = 0.001, 0.1, 30.0
 
 
 @dataclass(frozen=True)
+class Record:
+    """A command's exit file: None is what was not written (yet). `boot` names the one in which it was started."""
+
+    status: int | None = None
+    pid: int | None = None
+    resources: Resources | None = None
+    boot: str = ""
+
+
+@dataclass(frozen=True)
 class Exit:
     """How a command ended: its status as a shell has it (128 + n: ended by signal n), None when nobody recorded it.
 
@@ -80,7 +90,9 @@ def collect(pid: int, files: Files, exited: asyncio.Future[Exit]) -> None:
         except OSError:
             # No descriptor to look with.
             result = Exit(None) if late else None
-        if result is None:
+        # What it took is recorded a moment after it was taken in.
+        unmeasured = result is not None and result.status is not None and result.resources is None
+        if result is None or (unmeasured and pause < _LONGEST_PAUSE):
             loop.call_later(pause, look, min(pause * 2, _LONGEST_PAUSE))
         else:
             exited.set_result(result)
@@ -99,23 +111,16 @@ def _ending(pid: int, files: Files, late: bool) -> Exit | None:
         code = os.waitstatus_to_exitcode(status)
         return Exit(code if code >= 0 else 128 - code, resources)
     proc = table.read(pid)
-    return None if proc is not None and not proc.alive and not late else recorded(files)
+    if proc is not None and not proc.alive and not late:
+        return None
+    found = recorded(files)
+    return Exit(found.status, found.resources)
 
 
-def recorded(files: Files) -> Exit:
-    """What the keeper wrote."""
-    status, _, usage, _ = record.parse(read(files.exit, record.LONGEST))
-    return Exit(status, None if usage is None else Resources(*usage))
-
-
-def leader_of(files: Files) -> int | None:
-    """The pid of the command, as its keeper wrote it."""
-    return record.parse(read(files.exit, record.LONGEST))[1]
-
-
-def boot_of(files: Files) -> str:
-    """The boot in which the command was started; empty when nobody knows."""
-    return record.parse(read(files.exit, record.LONGEST))[3]
+def recorded(files: Files) -> Record:
+    """What the keeper wrote of the command that these files are of."""
+    status, pid, usage, boot = record.parse(read(files.exit, record.LONGEST))
+    return Record(status, pid, None if usage is None else Resources(*usage), boot)
 
 
 def signal_of(status: int) -> str | None:

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from orchestr8d.clock import Clock
 from orchestr8d.core.model import Resources
 from orchestr8d.core.outcome import Outcome, failed
-from orchestr8d.processes import Child, Files, Processes, boot_of, recorded, signal_of
+from orchestr8d.processes import Child, Files, Processes, recorded, signal_of
 from orchestr8d.processes.files import create, cut, size
 from orchestr8d.task_runners import Stop
 
@@ -85,7 +85,7 @@ def left_behind(files: Files, rules: Rules, boot: str) -> Ended:
     found = recorded(files)
     status = found.status
     if status is not None and signal_of(status):
-        shutdown = boot_of(files) != boot or Path(files.interrupted).exists()
+        shutdown = found.boot != boot or Path(files.interrupted).exists()
         if shutdown or status == 128 + signal.SIGKILL:
             status = None
     over = status is not None and max(_sizes(files)) > rules.output_bytes

@@ -206,7 +206,7 @@ def test_set_while_it_was_down(
     flag, other = tmp_path / "flag", tmp_path / "other"
     alive = submit(faked, journal.command("alive", "until", str(flag)))
     ended = submit(faked, journal.command("ended", "until", str(other)))
-    shot = submit(faked, ["sh", "-c", f"while ! [ -e {other} ]; do sleep 0.02; done; kill -KILL $$"])
+    shot = submit(faked, ["sh", "-c", f"while ! [ -e {other} ]; do sleep 0.02; done; kill -SEGV $$"])
     until(lambda: journal.starts("alive") and journal.starts("ended"))
     later = submit(faked, runs.command("later"), delay="1h")
     soon_from = uptime()

@@ -14,8 +14,9 @@ from tests.torture.audit import Records, wait_all_final
 from tests.torture.journal import Journal
 
 pytestmark = [pytest.mark.slow, pytest.mark.torture]
-# -D: the daemon stays our child, the tracer is a process apart.
-TRACER = ["strace", "-D", "-f", "-qq", "-o", "/dev/null"]
+# -D: the daemon stays our child, the tracer is a process apart. -b: the daemon's threads are followed, what it runs is
+# not: a disk that could not take how a task ended would have to forget that it ran.
+TRACER = ["strace", "-D", "-f", "-b", "execve", "-qq", "-o", "/dev/null"]
 
 
 @pytest.mark.parametrize(
