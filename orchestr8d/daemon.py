@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import os
 import resource
 import signal
@@ -310,6 +311,7 @@ class Daemon:
         return where
 
     def _tell_ready(self, where: list[str], ready_fd: int | None) -> None:
+        _spare_the_collector()
         self._log.info("ready", listen=where, state=str(self._state), version=__version__, pid=os.getpid())
         self._notify.ready(f"Serving on {where[0]}")
         if ready_fd is not None:
@@ -437,6 +439,13 @@ class Daemon:
         with contextlib.suppress(Problem):
             await store.heartbeat(self._executor_id, pool.slots, 0, "stopped")
         self._log.info("stopped")
+
+
+def _spare_the_collector() -> None:
+    """What is alive after the start stays for good, and a request leaves hardly a cycle behind: looking for garbage as
+    often as by default took a sixth of each submit."""
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 50)
 
 
 def _raise_descriptor_limit() -> int:
