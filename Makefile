@@ -54,7 +54,7 @@ python:
 	  echo 'the venv module of $(PYTHON) is missing; on Debian: apt-get install python3-venv' >&2; exit 1; }
 
 # Tools that some tests use, as PROGRAM:PACKAGE. Root has them installed; others are told.
-TEST_TOOLS := faketime:faketime unshare:util-linux strace:strace
+TEST_TOOLS := curl:curl faketime:faketime unshare:util-linux strace:strace
 test-tools:
 	@missing=; for tool in $(TEST_TOOLS); do \
 	  command -v $${tool%%:*} >/dev/null 2>&1 || missing="$$missing $${tool##*:}"; done; \
