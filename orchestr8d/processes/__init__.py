@@ -11,7 +11,7 @@ import resource
 import signal
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -57,7 +57,6 @@ class Found:
     leader: int | None = None
     keeper: int | None = None
     others: int = 0
-    sids: set[int] = field(default_factory=set)
 
 
 class Processes:
@@ -300,7 +299,6 @@ def _find(me: Self, known: Known, wanted: Mapping[str, Files]) -> dict[str, Foun
             entry.leader, entry.keeper = proc.pid, keeper
         else:
             entry.others += 1
-        entry.sids.add(proc.sid)
     return found
 
 
@@ -313,10 +311,9 @@ def _forming(keeper: int) -> bool:
         return True  # no descriptor to look with
 
 
-def _subreaper(on: bool) -> bool:
+def _subreaper(on: bool) -> None:
     """Have orphaned descendants handed to this process instead of to init."""
-    result: int = ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, int(on), 0, 0, 0)
-    return result == 0
+    ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, int(on), 0, 0, 0)
 
 
 def _close_on_exec() -> None:
